@@ -1,0 +1,106 @@
+"""Settings: one section a stage, read from YAML, checked before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bioelx_ray.errors import ConfigError
+
+RetrieverName = Literal["dense", "lexical", "hybrid"]
+EngineName = Literal["auto", "torch", "onnx-int8"]
+
+
+class Section(BaseModel):
+    """Base of the sections: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EncoderConfig(Section):
+    """Which encoder turns texts into vectors, and with which engine.
+
+    `model` is ``embedded`` (multilingual-e5-small from packages), a Hugging Face directory, or a
+    hub name. `pooling`, `prefix` and `max_length` left out are taken from the model's own files.
+    """
+
+    model: str = "embedded"
+    engine: EngineName = "auto"
+    pooling: Literal["cls", "mean"] | None = None
+    prefix: str | None = None
+    max_length: int | None = Field(default=None, ge=8, le=8192)
+    batch_tokens: int = Field(default=1024, ge=64)
+    threads: int = Field(default=0, ge=0, description="0: as many as there are cores")
+
+
+class IndexConfig(Section):
+    """How the vectors are indexed."""
+
+    kind: Literal["auto", "flat", "ivf"] = "auto"
+    flat_below: int = Field(
+        default=50_000, ge=0, description="auto: fewer forms than this are searched exactly"
+    )
+    min_recall: float = Field(
+        default=0.99,
+        gt=0,
+        le=1,
+        description="Recall@64 of exact search that an IVF index must reach",
+    )
+    probe_queries: int = Field(default=1024, ge=64)
+    seed: int = 0
+
+
+class RetrievalConfig(Section):
+    """Stage 1: which retriever proposes, and how many candidates."""
+
+    retriever: RetrieverName | Literal["auto"] = "auto"
+    top_k: int = Field(default=64, ge=1, le=1024)
+
+
+class RankingConfig(Section):
+    """Stage 2: when to answer NIL."""
+
+    nil_threshold: float | None = Field(default=None, ge=-1, le=1)
+
+
+class Config(Section):
+    """All sections. A function gets its section, never the whole."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    index: IndexConfig = IndexConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    ranking: RankingConfig = RankingConfig()
+
+
+def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
+    """The defaults, changed by a YAML file, changed by overrides such as ``{"encoder.engine": "torch"}``.
+
+    Raises:
+        ConfigError: no such file, no YAML mapping, an unknown key or a value out of range.
+    """
+    raw = _read_yaml(path) if path else {}
+    for dotted, value in (overrides or {}).items():
+        section, _, key = dotted.partition(".")
+        raw.setdefault(section, {})[key] = value
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{path or 'settings'}: " + "; ".join(lines)) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict) or not all(isinstance(v, dict) for v in raw.values()):
+        raise ConfigError(
+            f"{path}: expected a mapping of sections ({', '.join(Config.model_fields)})"
+        )
+    return raw

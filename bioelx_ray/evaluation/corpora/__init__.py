@@ -1,0 +1,1 @@
+"""One reader a benchmark: files as their authors publish them -> GoldMention."""

@@ -1,0 +1,1 @@
+"""The knowledge base: readers, one normalisation, merging, the artifact."""

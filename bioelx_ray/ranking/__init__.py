@@ -1,0 +1,1 @@
+"""STAGE 2: decide between candidates, or for NIL."""

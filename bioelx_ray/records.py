@@ -1,0 +1,120 @@
+"""The records that travel between the stages.
+
+Frozen, slotted, keyword-only. A batch of them is an Arrow table with the same columns (`tables`).
+A concept id is a CURIE in Bioregistry form: ``umls:C0027051``, ``hp:0001658``, ``icd10:I21``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bioelx_ray.errors import MentionError
+
+UNDETERMINED = "und"
+"""BCP 47's tag for a language that is not known."""
+
+DecidedBy = Literal["retrieval", "ranking"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concept:
+    """A node of the knowledge base. `name` is the alias that people are shown."""
+
+    id: str
+    name: str
+    semantic_types: tuple[str, ...] = ()
+    definition: str | None = None
+    xrefs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """One surface form of a concept in one language, as its source writes it."""
+
+    concept_id: str
+    text: str
+    lang: str
+    source: str
+    preferred: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mention:
+    """Text to link. `left` and `right` are its context; `start` and `end` are code points, end exclusive."""
+
+    text: str
+    lang: str = UNDETERMINED
+    left: str = ""
+    right: str = ""
+    document_id: str | None = None
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A concept that stage 1 proposes, with the alias that matched. Higher scores are better."""
+
+    concept_id: str
+    alias: str
+    lang: str
+    source: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """The decision about a mention. `concept_id` is None for NIL: no concept fits."""
+
+    mention: Mention
+    concept_id: str | None
+    score: float
+    candidates: tuple[Candidate, ...]
+    decided_by: DecidedBy
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldMention:
+    """A mention with the annotators' concept ids. None at all means NIL."""
+
+    mention: Mention
+    concept_ids: frozenset[str]
+
+
+def mention_in(
+    text: str,
+    start: int,
+    end: int,
+    *,
+    lang: str = UNDETERMINED,
+    document_id: str | None = None,
+) -> Mention:
+    """The mention ``text[start:end]`` with its context.
+
+    Raises:
+        MentionError: the offsets lie outside the text, are empty or reversed, or the text
+            holds an unpaired surrogate (offsets of UTF-16 code units cut a character in two).
+    """
+    if not 0 <= start < end <= len(text):
+        raise MentionError(
+            f"mention [{start}, {end}) does not lie in a text of {len(text)} code points: give "
+            "0 <= start < end <= length, counted in Unicode code points, end exclusive"
+        )
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise MentionError(
+            "the text holds an unpaired surrogate: decode it as UTF-8 and count offsets in code "
+            "points, not in UTF-16 units"
+        )
+    if not text[start:end].strip():
+        raise MentionError(f"mention [{start}, {end}) holds white space only")
+    return Mention(
+        text=text[start:end],
+        lang=lang,
+        left=text[:start],
+        right=text[end:],
+        document_id=document_id,
+        start=start,
+        end=end,
+    )

@@ -1,0 +1,1 @@
+"""STAGE 1: propose candidates for a mention."""
