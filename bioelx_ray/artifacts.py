@@ -89,7 +89,10 @@ def code_version() -> str:
 
 
 def cache_dir() -> Path:
-    """Where unpacked weights and the demo's artifacts are kept: ``$BIOELX_CACHE``, or the user's cache."""
+    """Where unpacked weights and the demo's artifacts are kept.
+
+    ``$BIOELX_CACHE``, or ``bioelx_ray`` in the user's cache directory.
+    """
     if given := os.environ.get("BIOELX_CACHE"):
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -187,7 +190,8 @@ def open_artifact(path: Path, kind: Kind) -> Artifact:
         )
     if manifest.format > FORMAT:
         raise ArtifactMismatch(
-            f"{path} has format {manifest.format}, this version reads up to {FORMAT}: update bioelx-ray"
+            f"{path} has format {manifest.format}, this version reads up to {FORMAT}: "
+            "update bioelx-ray"
         )
     _verify(path, manifest)
     return Artifact(path=path, manifest=manifest)
@@ -226,7 +230,8 @@ def _verify(path: Path, manifest: Manifest) -> None:
         for (name, entry), found in zip(manifest.files.items(), sums, strict=True):
             if found != entry.sha256:
                 raise ArtifactCorrupt(
-                    f"{path / name} has checksum {found[:12]}…, its manifest says {entry.sha256[:12]}…: build it again"
+                    f"{path / name} has checksum {found[:12]}…, its manifest says "
+                    f"{entry.sha256[:12]}…: build the artifact again"
                 )
     with contextlib.suppress(OSError):  # a read-only cache only costs the time of the next check
         stamp.parent.mkdir(parents=True, exist_ok=True)

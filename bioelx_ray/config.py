@@ -25,6 +25,7 @@ class EncoderConfig(Section):
 
     `model` is ``embedded`` (multilingual-e5-small from packages), a Hugging Face directory, or a
     hub name. `pooling`, `prefix` and `max_length` left out are taken from the model's own files.
+    `threads` 0 means as many as there are cores.
     """
 
     model: str = "embedded"
@@ -33,16 +34,18 @@ class EncoderConfig(Section):
     prefix: str | None = None
     max_length: int | None = Field(default=None, ge=8, le=8192)
     batch_tokens: int = Field(default=1024, ge=64)
-    threads: int = Field(default=0, ge=0, description="0: as many as there are cores")
+    threads: int = Field(default=0, ge=0)
 
 
 class IndexConfig(Section):
-    """How the vectors are indexed."""
+    """How the vectors are indexed.
+
+    `auto` searches fewer than `flat_below` forms exactly. An IVF index must find at least
+    `min_recall` of what exact search has in its first 64, over `probe_queries` queries.
+    """
 
     kind: Literal["auto", "flat", "ivf"] = "auto"
-    flat_below: int = Field(
-        default=50_000, ge=0, description="auto: fewer forms than this are searched exactly"
-    )
+    flat_below: int = Field(default=50_000, ge=0)
     min_recall: float = Field(
         default=0.99,
         gt=0,
@@ -76,7 +79,9 @@ class Config(Section):
 
 
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
-    """The defaults, changed by a YAML file, changed by overrides such as ``{"encoder.engine": "torch"}``.
+    """The defaults, changed by a YAML file, then by overrides.
+
+    An override is a dotted name and its value: ``{"encoder.engine": "torch"}``.
 
     Raises:
         ConfigError: no such file, no YAML mapping, an unknown key or a value out of range.

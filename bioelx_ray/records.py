@@ -41,7 +41,10 @@ class Alias:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """Text to link. `left` and `right` are its context; `start` and `end` are code points, end exclusive."""
+    """Text to link, with its context `left` and `right`.
+
+    `start` and `end` count code points of the document, end exclusive.
+    """
 
     text: str
     lang: str = UNDETERMINED

@@ -1,11 +1,12 @@
 """The records as Arrow tables: the same columns, the same order.
 
-Used on disk (knowledge base, links) and between processes. A test holds records and schemas together.
+Used on disk (knowledge base, links) and between processes. A test holds records and schemas
+together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -73,7 +74,8 @@ def from_table(table: pa.Table, kind: type[Record]) -> list[Record]:
     """The rows of a table as records, in their order."""
     names = [field.name for field in fields(kind)]
     columns: Sequence[list[Any]] = [table.column(name).to_pylist() for name in names]
+    make: Callable[..., Record] = kind
     return [
-        kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in zip(names, row, strict=True)})
+        make(**{n: tuple(v) if isinstance(v, list) else v for n, v in zip(names, row, strict=True)})
         for row in zip(*columns, strict=True)
     ]

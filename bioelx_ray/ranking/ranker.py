@@ -32,27 +32,19 @@ class PassThroughRanker:
         return [self._decide(m, c) for m, c in zip(mentions, candidates, strict=True)]
 
     def _decide(self, mention: Mention, candidates: tuple[Candidate, ...]) -> Link:
-        if not candidates:
-            return _link(mention, None, 0.0, candidates, "no candidate")
-        best = candidates[0]
-        if self._threshold is not None and best.score < self._threshold:
-            reason = f"best score {best.score:.3f} below the NIL threshold {self._threshold:.3f}"
-            return _link(mention, None, best.score, candidates, reason)
-        return _link(mention, best.concept_id, best.score, candidates, "")
-
-
-def _link(
-    mention: Mention,
-    concept_id: str | None,
-    score: float,
-    candidates: tuple[Candidate, ...],
-    reason: str,
-) -> Link:
-    return Link(
-        mention=mention,
-        concept_id=concept_id,
-        score=score,
-        candidates=candidates,
-        decided_by="retrieval",
-        reason=reason,
-    )
+        concept_id: str | None = None
+        score, reason = 0.0, "no candidate"
+        if candidates:
+            best = candidates[0]
+            concept_id, score, reason = best.concept_id, best.score, ""
+            if self._threshold is not None and score < self._threshold:
+                concept_id = None
+                reason = f"best score {score:.3f} is below the NIL threshold {self._threshold:.3f}"
+        return Link(
+            mention=mention,
+            concept_id=concept_id,
+            score=score,
+            candidates=candidates,
+            decided_by="retrieval",
+            reason=reason,
+        )
