@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint types imports check bench lock clean
+.PHONY: help install demo serve test lint types imports check lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -43,6 +43,13 @@ imports: install  ## who may import whom
 	$(BIN)/lint-imports
 
 check: lint types imports test  ## all that CI runs
+
+lock:  ## resolve constraints.txt anew (needs uv; UV_FIND_LINKS must hold a CPU build of torch)
+	@head -2 constraints.txt > .constraints.new
+	uv pip compile pyproject.toml --all-extras --upgrade --python-version 3.11 --quiet \
+		--python-platform x86_64-unknown-linux-gnu --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links | sed 's/+cpu$$//' >> .constraints.new
+	mv .constraints.new constraints.txt
 
 clean:  ## remove the environment and caches of tools (not the cache of built things)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

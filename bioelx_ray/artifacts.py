@@ -118,8 +118,11 @@ def publish(target: Path, manifest: Manifest) -> Iterator[Path]:
     On an error nothing is left under the target's name, and what stood there before still stands.
     `manifest` may be filled in until the block ends; its files and, if empty, its fingerprint
     (of the kind, the configuration and the files) are set here.
+
+    Raises:
+        ArtifactMismatch: `target` exists and holds something else.
     """
-    target = Path(target)
+    _refuse_foreign(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     _remove_drafts(target)
@@ -130,6 +133,14 @@ def publish(target: Path, manifest: Manifest) -> Iterator[Path]:
         _swap(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _refuse_foreign(target: Path) -> None:
+    """Only an artifact is replaced by an artifact: ``--out ~/data`` must not cost anyone's data."""
+    if not target.exists() or (target / MANIFEST).is_file():
+        return
+    if not target.is_dir() or any(target.iterdir()):
+        raise ArtifactMismatch(f"{target} exists and is no artifact: remove it, or choose another")
 
 
 def _remove_drafts(target: Path) -> None:

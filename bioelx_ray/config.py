@@ -59,7 +59,7 @@ class IndexConfig(Section):
 class RetrievalConfig(Section):
     """Stage 1: which retriever proposes, and how many candidates."""
 
-    retriever: RetrieverName | Literal["auto"] = "auto"
+    retriever: RetrieverName = "dense"
     top_k: int = Field(default=64, ge=1, le=1024)
 
 

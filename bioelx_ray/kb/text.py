@@ -53,6 +53,9 @@ _PUNCTUATION = str.maketrans(
     | dict.fromkeys(map(chr, _VARIATIONS), "")
 )
 
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
+"""Controls, formats, and halves of surrogate pairs, which no tokenizer takes."""
+
 _ARABIC = "\u0600-\u08ff\ufb50-\ufdff\ufe70-\ufefc"
 _ARABIC_ZWNJ = re.compile(f"(?<=[{_ARABIC}])\u200c+(?=[{_ARABIC}])")
 
@@ -112,7 +115,7 @@ def normalise(text: str, lang: str = "und") -> str:
     """The form under which a text is compared: NFKC, case folded, plain dashes, quotes and spaces.
 
     Idempotent for the same `lang`. Control and format characters (soft hyphens, zero-width spaces,
-    direction marks) are dropped. So are ZWJ and ZWNJ, as in Unicode collation: in Indic scripts
+    direction marks) and unpaired surrogates are dropped. So are ZWJ and ZWNJ, as in Unicode collation: in Indic scripts
     they choose a drawing, seldom a word (a Malayalam chillu spelled with ZWJ therefore differs
     from its own code point). But between Arabic letters ZWNJ becomes a space, for Persian writes
     the same word either way (Lucene's PersianCharFilter does the same).
@@ -136,7 +139,7 @@ def normalise(text: str, lang: str = "und") -> str:
 
 def _without_invisible(text: str) -> str:
     text = _ARABIC_ZWNJ.sub(" ", text)
-    return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in {"Cc", "Cf"})
+    return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in _INVISIBLE)
 
 
 def script(text: str) -> Script:

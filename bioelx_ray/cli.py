@@ -1,0 +1,281 @@
+"""The command `bioelx`. Results go to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bioelx_ray.config import RetrievalConfig, RetrieverName, load_config
+from bioelx_ray.errors import BioelxError, ConfigError, MentionError
+from bioelx_ray.records import UNDETERMINED, Link, Mention, mention_in
+
+# The commands import what they need: torch and FAISS take seconds, `bioelx --help` should not.
+
+app = typer.Typer(
+    help="Link mentions of biomedical concepts, in any language, to a knowledge base.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+_out = Console()
+_err = Console(stderr=True)
+
+Config = Annotated[Path | None, typer.Option("--config", help="Settings in YAML.")]
+IndexPath = Annotated[
+    Path | None, typer.Option("--index", help="An index; without it the demo's, built if missing.")
+]
+Model = Annotated[
+    str, typer.Option("--encoder", help="embedded, a Hugging Face directory, or a hub name.")
+]
+
+
+def main() -> None:
+    """Entry point: errors raised on purpose end in one line and exit code 2."""
+    try:
+        app()
+    except BioelxError as error:
+        _err.print(f"[bold red]error[/]: {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@app.command("kb")
+def build_knowledge_base(
+    sources: Annotated[
+        list[str], typer.Argument(help="hpo, starter, or files: .obo, .tsv, .csv, .parquet (.gz)")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The directory to publish.")],
+    max_reject_share: Annotated[float, typer.Option(min=0, max=1)] = 0.001,
+) -> None:
+    """Build a knowledge base from sources; of sources that differ the earlier wins."""
+    from bioelx_ray.kb.packaged import parse_source
+    from bioelx_ray.kb.store import build_kb
+
+    specs = [parse_source(source) for source in sources]
+    with _err.status("reading and merging the sources"):
+        built = build_kb(out, specs, max_reject_share=max_reject_share)
+    counts = built.manifest.counts
+    _out.print(
+        f"{out}: {counts['concepts']:,} concepts, {counts['aliases']:,} aliases in "
+        f"{len(counts['languages'])} languages, {sum(counts['rejected'].values())} rows rejected",
+        highlight=False,
+    )
+
+
+@app.command("index")
+def index_knowledge_base(
+    kb: Annotated[Path, typer.Argument(help="A knowledge base (see `bioelx kb`).")],
+    out: Annotated[Path, typer.Option("--out", help="The directory to publish.")],
+    encoder: Model = "embedded",
+    config: Config = None,
+) -> None:
+    """Embed and index the aliases of a knowledge base. An interrupted run goes on."""
+    from bioelx_ray.kb.store import KnowledgeBase
+    from bioelx_ray.retrieval.build import build_index
+    from bioelx_ray.retrieval.encoder import open_encoder
+
+    settings = load_config(config, {"encoder.model": encoder})
+    with _progress() as progress:
+        built = build_index(
+            out,
+            KnowledgeBase.open(kb),
+            open_encoder(settings.encoder),
+            config=settings.index,
+            encoder_name=encoder,
+            progress=progress,
+        )
+    counts, faiss = built.manifest.counts, built.manifest.config["faiss"]
+    _out.print(
+        f"{out}: {counts['forms']:,} forms of {counts['concepts']:,} concepts, {faiss['kind']}"
+        + (f", nprobe {faiss['nprobe']} of {faiss['nlist']}" if faiss["nlist"] else "")
+        + f", Recall@64 of exact search {faiss['recall']:.4f}",
+        highlight=False,
+    )
+
+
+@app.command()
+def link(
+    text: Annotated[str, typer.Argument(help="A text; mentions may be marked as [[...]].")],
+    mention: Annotated[list[str] | None, typer.Option(help="A mention that occurs in it.")] = None,
+    lang: Annotated[str, typer.Option(help="The text's language, BCP 47.")] = UNDETERMINED,
+    index: IndexPath = None,
+    retriever: Annotated[str, typer.Option(help="dense, lexical or hybrid")] = "dense",
+    top_k: Annotated[int, typer.Option(min=1, max=64)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a mention.")] = False,
+) -> None:
+    """Link the mentions of a text in one process."""
+    from bioelx_ray.kb.text import language_tag
+    from bioelx_ray.linker import Linker, PassThroughRanker, open_retriever
+
+    mentions = _mentions(text, mention or [], lang=language_tag(lang))
+    retrieval = RetrievalConfig(retriever=_retriever(retriever))
+    stage_one = open_retriever(index or _demo_index(), retrieval=retrieval)
+    links = Linker(stage_one, PassThroughRanker()).link(mentions, k=top_k)
+    if as_json:
+        for found in links:
+            sys.stdout.write(json.dumps(_as_dict(found), ensure_ascii=False) + "\n")
+    else:
+        _out.print(_table(links))
+
+
+@app.command()
+def evaluate(
+    suite: Annotated[str, typer.Argument(help="xlbel or mantra")],
+    directory: Annotated[Path, typer.Argument(help="The files as their authors publish them.")],
+    index: Annotated[Path, typer.Option("--index")],
+    kb: Annotated[Path, typer.Option("--kb", help="The knowledge base of the index.")],
+    retriever: Annotated[
+        list[str] | None, typer.Option(help="dense, lexical, hybrid; may be given again")
+    ] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+) -> None:
+    """Recall@1, 5 and 64 over distinct concepts, for mentions whose gold is in the kb."""
+    from bioelx_ray.evaluation.corpora import SUITES
+    from bioelx_ray.evaluation.report import Report, as_table
+    from bioelx_ray.evaluation.report import as_json as report_json
+    from bioelx_ray.evaluation.run import evaluate as run
+    from bioelx_ray.kb.store import KnowledgeBase
+    from bioelx_ray.linker import open_retriever
+
+    if suite not in SUITES:
+        raise ConfigError(f"no suite {suite!r}; there are: {', '.join(SUITES)}")
+    gold, known = SUITES[suite](directory), KnowledgeBase.open(kb)
+    reports: dict[str, Report] = {}
+    with _progress() as progress:
+        for name in map(_retriever, retriever or ["dense"]):
+            stage_one = open_retriever(index, retrieval=RetrievalConfig(retriever=name))
+            reports[name] = run(
+                stage_one,
+                gold,
+                known=known,
+                progress=partial(progress, name),
+            )
+    _out.print(as_table(reports, title=f"{suite}: Recall over {index}"))
+    if as_json:
+        figures = {name: report_json(report) for name, report in reports.items()}
+        as_json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+@app.command()
+def demo(
+    build_only: Annotated[
+        bool, typer.Option("--build-only", help="Build the knowledge base and index, and stop.")
+    ] = False,
+) -> None:
+    """Build a real knowledge base and index, serve them, and link sentences over HTTP."""
+    _demo_index()
+    if not build_only:
+        from deployments.demo import run_demo
+
+        raise typer.Exit(run_demo())
+
+
+def _demo_index() -> Path:
+    from bioelx_ray.demo import ensure_demo
+
+    with _progress() as progress:
+        index, _ = ensure_demo(progress)
+    return index
+
+
+def _retriever(name: str) -> RetrieverName:
+    names: dict[str, RetrieverName] = {"dense": "dense", "lexical": "lexical", "hybrid": "hybrid"}
+    if name not in names:
+        raise ConfigError(f"no retriever {name!r}; there are: {', '.join(names)}")
+    return names[name]
+
+
+def _mentions(text: str, wanted: Sequence[str], *, lang: str) -> list[Mention]:
+    plain, spans = "", []
+    for number, part in enumerate(text.replace("]]", "[[").split("[[")):
+        if number % 2:
+            spans.append((len(plain), len(plain) + len(part)))
+        plain += part
+    for words in wanted:
+        start = plain.find(words) if words else -1
+        if start < 0:
+            raise MentionError(f"{words!r} does not occur in the text: copy it from there")
+        spans.append((start, start + len(words)))
+    if not spans:
+        raise MentionError('no mention: give --mention "...", or mark it in the text as [[...]]')
+    return [mention_in(plain, start, end, lang=lang) for start, end in spans]
+
+
+def _as_dict(found: Link) -> dict[str, object]:
+    return {
+        "mention": found.mention.text,
+        "start": found.mention.start,
+        "end": found.mention.end,
+        "lang": found.mention.lang,
+        "concept_id": found.concept_id,
+        "score": round(found.score, 4),
+        "decided_by": found.decided_by,
+        "reason": found.reason,
+        "candidates": [
+            {
+                "concept_id": candidate.concept_id,
+                "score": round(candidate.score, 4),
+                "matched_alias": candidate.alias,
+                "matched_lang": candidate.lang,
+                "source": candidate.source,
+            }
+            for candidate in found.candidates
+        ],
+    }
+
+
+def _table(links: Sequence[Link]) -> Table:
+    table = Table("mention", "rank", "concept id", "score", "matched alias", "language", "source")
+    for found in links:
+        for rank, candidate in enumerate(found.candidates, start=1):
+            table.add_row(
+                found.mention.text if rank == 1 else "",
+                str(rank),
+                candidate.concept_id,
+                f"{candidate.score:.3f}",
+                candidate.alias,
+                candidate.lang,
+                candidate.source,
+            )
+        if found.concept_id is None:
+            table.add_row(found.mention.text, "-", "NIL", "", found.reason, "", "")
+    return table
+
+
+class _Report:
+    """Shows steps on a terminal; elsewhere writes a line a step, so that logs stay short."""
+
+    def __init__(self, bars: Progress | None) -> None:
+        self._bars = bars
+        self._tasks: dict[str, int] = {}
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if self._bars is None:
+            tenths = 10 * done // max(total, 1)
+            if self._tasks.get(step) != tenths:
+                self._tasks[step] = tenths
+                _err.print(f"{step} {done:,}/{total:,}", highlight=False)
+            return
+        if step not in self._tasks:
+            self._tasks[step] = self._bars.add_task(step, total=total)
+        self._bars.update(self._bars.task_ids[self._tasks[step]], completed=done, total=total)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[_Report]:
+    if not _err.is_terminal or os.environ.get("CI"):
+        yield _Report(None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=_err) as bars:
+        yield _Report(bars)

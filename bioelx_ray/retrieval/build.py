@@ -1,0 +1,105 @@
+"""A knowledge base and an encoder to an index artifact."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bioelx_ray.artifacts import Artifact, Manifest, code_version, publish
+from bioelx_ray.config import IndexConfig
+from bioelx_ray.errors import InputError
+from bioelx_ray.kb.store import KnowledgeBase
+from bioelx_ray.retrieval.embed import embed
+from bioelx_ray.retrieval.encoder import Encoder
+from bioelx_ray.retrieval.fitting import choose_projection, fit_fusion
+from bioelx_ray.retrieval.forms import Forms, FormTable, make_forms, write_forms
+from bioelx_ray.retrieval.index import DenseIndex, build_faiss, language_probes
+from bioelx_ray.retrieval.lexical import LexicalIndex, write_lexical
+from bioelx_ray.retrieval.opened import MATRIX, MEAN, OTHER_SCRIPTS, Index
+from bioelx_ray.retrieval.projection import Projection
+
+Progress = Callable[[str, int, int], None]
+"""Told the step, and how much of it is done and in all."""
+
+
+def build_index(
+    target: Path,
+    kb: KnowledgeBase,
+    encoder: Encoder,
+    *,
+    config: IndexConfig,
+    encoder_name: str,
+    progress: Progress,
+) -> Artifact:
+    """Embed the forms of `kb`, fit, index and publish them as `target`.
+
+    The embeddings, which take nearly all of the time, are kept beside the target until the index
+    is published: an interrupted build goes on with them. `encoder_name` is for messages and for
+    opening the index without naming the encoder again.
+
+    Raises:
+        InputError: the knowledge base has no alias.
+        IndexBuildError: the index would miss the wanted recall.
+    """
+    table = make_forms(kb.aliases, kb.concepts)
+    if not table.forms:
+        raise InputError(f"{kb.artifact.path} has no alias to index")
+    work = target.with_name(f".{target.name}.embeddings")
+    manifest = Manifest(
+        kind="index",
+        code_version=code_version(),
+        config={"encoder": encoder_name, "engine": encoder.engine, **config.model_dump()},
+        inputs={"kb": kb.artifact.manifest.fingerprint, "encoder": encoder.fingerprint},
+        sources=kb.artifact.manifest.sources,
+    )
+    embeddings = embed(
+        table.forms, encoder, work=work, progress=lambda n, of: progress("embed", n, of)
+    )
+    progress("fit", 0, 1)
+    projection, figures = choose_projection(embeddings, table, seed=config.seed)
+    vectors = projection(embeddings)
+    manifest.config["projection"] = figures
+    with publish(target, manifest) as draft:
+        _write(draft, table, projection, vectors=vectors, config=config, manifest=manifest)
+    shutil.rmtree(work, ignore_errors=True)
+    progress("publish", 1, 1)
+    return Artifact(path=target, manifest=manifest)
+
+
+def _write(
+    draft: Path,
+    table: FormTable,
+    projection: Projection,
+    *,
+    vectors: np.ndarray[Any, np.dtype[np.float32]],
+    config: IndexConfig,
+    manifest: Manifest,
+) -> None:
+    write_forms(table, draft)
+    np.save(draft / MEAN, projection.mean)
+    np.save(draft / MATRIX, projection.matrix)
+    probes = language_probes(
+        vectors, table.languages(), queries=config.probe_queries, seed=config.seed
+    )
+    built = build_faiss(vectors, draft, config=config, probes=probes)
+    manifest.counts = {
+        "forms": len(table.forms),
+        "aliases": len(table.aliases),
+        "concepts": len(table.concepts),
+        "ngrams": write_lexical(table.forms, draft),
+    }
+    manifest.config["faiss"] = built.as_dict()
+    index = Index(
+        artifact=Artifact(path=draft, manifest=manifest),
+        forms=Forms(draft),
+        dense=DenseIndex(draft, nprobe=built.nprobe),
+        lexical=LexicalIndex(draft, forms=len(table.forms)),
+        project=projection,
+        fusion={OTHER_SCRIPTS: 0.0},
+    )
+    weights, figures = fit_fusion(index, table, vectors, seed=config.seed)
+    manifest.config |= {"fusion": weights, "fusion_fit": figures}

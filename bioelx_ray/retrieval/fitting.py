@@ -1,0 +1,97 @@
+"""What an index fits to its own knowledge base: the projection's use, and the hybrid's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bioelx_ray.retrieval.forms import FormTable
+from bioelx_ray.retrieval.heldout import Question, questions, reciprocal_ranks
+from bioelx_ray.retrieval.index import exact_search
+from bioelx_ray.retrieval.opened import OTHER_SCRIPTS, Index
+from bioelx_ray.retrieval.projection import Projection, fit_projection, identity
+from bioelx_ray.retrieval.retriever import fuse, pool_scores
+
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+_DEPTH = 256
+_FEWEST = 100
+"""Questions of a script, under which it takes the weight of all scripts together."""
+
+
+def choose_projection(
+    vectors: NDArray[np.float16], table: FormTable, *, seed: int
+) -> tuple[Projection, dict[str, object]]:
+    """The fitted projection where it helps on concepts that it was not fitted to, else none.
+
+    Returns:
+        The projection, and for the manifest whether it is fitted and the mean reciprocal rank on
+        held-out forms without and with it.
+    """
+    plain = identity(vectors.shape[1])
+    asked = questions(table, per_script=400, seed=seed)
+    forms, concepts = table.pairs()
+    # the concepts of the questions, all of them: an ambiguous form must not give one away
+    seen = np.concatenate([[q.query, *q.answers, *q.hidden] for q in asked] or [[]])
+    rest = ~np.isin(concepts, concepts[np.isin(forms, seen)])
+    trial = fit_projection(vectors, forms=forms[rest], concepts=concepts[rest])
+    if trial is None or not asked:
+        return plain, {"fitted": False, "reason": "too few concepts with several forms"}
+    before, after = (_mean_rank(vectors, asked, by=by) for by in (plain, trial))
+    figures: dict[str, object] = {
+        "questions": len(asked),
+        "mrr_without": round(before, 4),
+        "mrr_with": round(after, 4),
+    }
+    fitted = fit_projection(vectors, forms=forms, concepts=concepts) if after > before else None
+    chosen = fitted or plain
+    return chosen, {"fitted": fitted is not None, "dimensions": chosen.matrix.shape[1], **figures}
+
+
+def _mean_rank(vectors: NDArray[np.float16], asked: Sequence[Question], *, by: Projection) -> float:
+    queries = by(vectors[[question.query for question in asked]])
+    scores, rows = exact_search((by(block) for block in _blocks(vectors)), queries, k=_DEPTH)
+    return float(reciprocal_ranks(asked, rows, scores).mean())
+
+
+def _blocks(vectors: NDArray[np.float16]) -> list[NDArray[np.float16]]:
+    return [vectors[start : start + 65536] for start in range(0, len(vectors), 65536)]
+
+
+def fit_fusion(
+    index: Index, table: FormTable, vectors: NDArray[np.float32], *, seed: int
+) -> tuple[dict[str, float], dict[str, object]]:
+    """The lexical weight of each script, by the mean reciprocal rank on held-out forms.
+
+    Returns:
+        Weights by script, with `OTHER_SCRIPTS` for those that have too few questions; and for the
+        manifest the rank with the weight 0 and with the chosen one.
+    """
+    asked = questions(table, per_script=400, seed=seed + 1)
+    if len(asked) < _FEWEST:
+        return {OTHER_SCRIPTS: 0.0}, {"questions": len(asked)}
+    rows = [question.query for question in asked]
+    queries = [table.forms[row] for row in rows]
+    pools = pool_scores(index, queries, vectors=vectors[rows], k=min(_DEPTH, len(table.forms)))
+    ranks = np.stack(
+        [
+            reciprocal_ranks(asked, pools[0], fuse(*pools, weights=np.full(len(asked), w))[0])
+            for w in WEIGHTS
+        ]
+    )
+    scripts = np.array([question.script for question in asked])
+    groups = {OTHER_SCRIPTS: np.ones(len(asked), dtype=np.bool_)}
+    names, counts = np.unique(scripts, return_counts=True)
+    groups |= {str(name): scripts == name for name in names[counts >= _FEWEST]}
+    means = {name: ranks[:, mask].mean(axis=1) for name, mask in groups.items()}
+    weights = {name: WEIGHTS[int(np.argmax(mean))] for name, mean in means.items()}
+    figures: dict[str, object] = {
+        name: {
+            "questions": int(groups[name].sum()),
+            "mrr_dense": round(float(mean[0]), 4),
+            "mrr": round(float(mean.max()), 4),
+        }
+        for name, mean in means.items()
+    }
+    return weights, figures

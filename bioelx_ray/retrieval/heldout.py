@@ -1,0 +1,84 @@
+"""Questions that a knowledge base asks of itself, to choose what is fitted without annotated text.
+
+A form is hidden, and its concept is to be found by its other forms. In every second question whose
+concept has forms in other languages, the ones in the hidden form's own language are hidden too:
+else a spelling variant would answer nearly every question, and no cross-lingual one be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bioelx_ray.kb.text import script
+from bioelx_ray.retrieval.forms import FormTable
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Find `answers`, rows of forms, by the form `query`, as if `hidden` were not there."""
+
+    query: int
+    script: str
+    answers: Rows
+    hidden: Rows
+
+
+def questions(table: FormTable, *, per_script: int, seed: int) -> list[Question]:
+    """At most so many questions a script of the hidden form, drawn at random."""
+    forms, concepts = table.pairs()
+    order = np.lexsort((forms, concepts))
+    forms, concepts = forms[order], concepts[order]
+    langs = np.array(table.languages())
+    bounds = np.searchsorted(concepts, np.arange(len(table.concepts) + 1))
+    asked: dict[str, int] = {}
+    drawn: list[Question] = []
+    for at in np.random.default_rng(seed).permutation(len(forms)):
+        own = forms[bounds[concepts[at]] : bounds[concepts[at] + 1]]
+        hard = len(drawn) % 2 == 0
+        question = _question(forms[at], own=own, langs=langs, table=table, hard=hard)
+        if question and asked.get(question.script, 0) < per_script:
+            asked[question.script] = asked.get(question.script, 0) + 1
+            drawn.append(question)
+        if len(drawn) >= 8 * per_script:
+            break
+    return drawn
+
+
+def _question(
+    query: np.int64, *, own: Rows, langs: NDArray[np.str_], table: FormTable, hard: bool
+) -> Question | None:
+    answers = own[own != query]
+    if hard and len(foreign := answers[langs[answers] != langs[query]]):
+        answers = foreign
+    if not len(answers):
+        return None
+    form = table.forms[query]
+    return Question(
+        query=int(query), script=script(form), answers=answers, hidden=np.setdiff1d(own, answers)
+    )
+
+
+def reciprocal_ranks(
+    asked: Sequence[Question], rows: Rows, scores: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """1 / rank of the first answer among the proposed forms, 0 where it is not among them.
+
+    Args:
+        asked: n questions.
+        rows: int64 [n, m], proposed forms in any order, -1 for none.
+        scores: float32 [n, m].
+    """
+    ranks = np.zeros(len(asked))
+    for at, question in enumerate(asked):
+        usable = (rows[at] >= 0) & ~np.isin(rows[at], question.hidden)
+        right = usable & np.isin(rows[at], question.answers)
+        if right.any():
+            best = scores[at][right].max()
+            ranks[at] = 1 / (1 + np.count_nonzero(scores[at][usable & ~right] > best))
+    return ranks
