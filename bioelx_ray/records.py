@@ -6,10 +6,13 @@ A concept id is a CURIE in Bioregistry form: ``umls:C0027051``, ``hp:0001658``, 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from bioelx_ray.errors import MentionError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 UNDETERMINED = "und"
 """BCP 47's tag for a language that is not known."""
@@ -105,7 +108,7 @@ def mention_in(
             f"mention [{start}, {end}) does not lie in a text of {len(text)} code points: give "
             "0 <= start < end <= length, counted in Unicode code points, end exclusive"
         )
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if _SURROGATE.search(text):
         raise MentionError(
             "the text holds an unpaired surrogate: decode it as UTF-8 and count offsets in code "
             "points, not in UTF-16 units"

@@ -115,10 +115,10 @@ def normalise(text: str, lang: str = "und") -> str:
     """The form under which a text is compared: NFKC, case folded, plain dashes, quotes and spaces.
 
     Idempotent for the same `lang`. Control and format characters (soft hyphens, zero-width spaces,
-    direction marks) and unpaired surrogates are dropped. So are ZWJ and ZWNJ, as in Unicode collation: in Indic scripts
-    they choose a drawing, seldom a word (a Malayalam chillu spelled with ZWJ therefore differs
-    from its own code point). But between Arabic letters ZWNJ becomes a space, for Persian writes
-    the same word either way (Lucene's PersianCharFilter does the same).
+    direction marks) and unpaired surrogates are dropped. So are ZWJ and ZWNJ, as in Unicode
+    collation: in Indic scripts they choose a drawing, seldom a word (a Malayalam chillu spelled
+    with ZWJ therefore differs from its own code point). But between Arabic letters ZWNJ becomes a
+    space, for Persian writes the same word either way (Lucene's PersianCharFilter does the same).
 
     Turkish and Azeri (`lang` tr, az) fold I to dotless i and İ to i; elsewhere İ is i.
     Accents stay.

@@ -30,7 +30,7 @@ def choose_projection(
         held-out forms without and with it.
     """
     plain = identity(vectors.shape[1])
-    asked = questions(table, per_script=400, seed=seed)
+    asked = questions(table, per_script=400, seed=seed, crossing=True)
     forms, concepts = table.pairs()
     # the concepts of the questions, all of them: an ambiguous form must not give one away
     seen = np.concatenate([[q.query, *q.answers, *q.hidden] for q in asked] or [[]])
@@ -68,7 +68,7 @@ def fit_fusion(
         Weights by script, with `OTHER_SCRIPTS` for those that have too few questions; and for the
         manifest the rank with the weight 0 and with the chosen one.
     """
-    asked = questions(table, per_script=400, seed=seed + 1)
+    asked = questions(table, per_script=400, seed=seed + 1, crossing=False)
     if len(asked) < _FEWEST:
         return {OTHER_SCRIPTS: 0.0}, {"questions": len(asked)}
     rows = [question.query for question in asked]

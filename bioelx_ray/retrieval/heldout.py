@@ -1,8 +1,8 @@
 """Questions that a knowledge base asks of itself, to choose what is fitted without annotated text.
 
-A form is hidden, and its concept is to be found by its other forms. In every second question whose
-concept has forms in other languages, the ones in the hidden form's own language are hidden too:
-else a spelling variant would answer nearly every question, and no cross-lingual one be asked.
+A form is hidden, and its concept is to be found by its other forms. A *crossing* question hides
+also the ones in the hidden form's own language, if the concept has forms in others: else a spelling
+variant would answer nearly every question, and no cross-lingual one be asked.
 """
 
 from __future__ import annotations
@@ -29,8 +29,17 @@ class Question:
     hidden: Rows
 
 
-def questions(table: FormTable, *, per_script: int, seed: int) -> list[Question]:
-    """At most so many questions a script of the hidden form, drawn at random."""
+_TRIED = 30_000
+"""Forms looked at, at most: enough for every script that a hundredth of the forms are in."""
+
+
+def questions(table: FormTable, *, per_script: int, seed: int, crossing: bool) -> list[Question]:
+    """At most so many questions a script of the hidden form, drawn at random.
+
+    With `crossing` every second one is a crossing question. Of a small knowledge base no more than
+    a question for ten concepts is taken, so that most are left.
+    """
+    per_script = min(per_script, max(1, len(table.concepts) // 10))
     forms, concepts = table.pairs()
     order = np.lexsort((forms, concepts))
     forms, concepts = forms[order], concepts[order]
@@ -38,15 +47,13 @@ def questions(table: FormTable, *, per_script: int, seed: int) -> list[Question]
     bounds = np.searchsorted(concepts, np.arange(len(table.concepts) + 1))
     asked: dict[str, int] = {}
     drawn: list[Question] = []
-    for at in np.random.default_rng(seed).permutation(len(forms)):
+    for at in np.random.default_rng(seed).permutation(len(forms))[:_TRIED]:
         own = forms[bounds[concepts[at]] : bounds[concepts[at] + 1]]
-        hard = len(drawn) % 2 == 0
+        hard = crossing and len(drawn) % 2 == 0
         question = _question(forms[at], own=own, langs=langs, table=table, hard=hard)
         if question and asked.get(question.script, 0) < per_script:
             asked[question.script] = asked.get(question.script, 0) + 1
             drawn.append(question)
-        if len(drawn) >= 8 * per_script:
-            break
     return drawn
 
 

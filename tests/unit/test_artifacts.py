@@ -26,6 +26,12 @@ def make(target: Path, content: str = "hello") -> Manifest:
     return manifest
 
 
+def fail_halfway(target: Path):
+    with publish(target, Manifest(kind="kb", code_version="1")) as draft:
+        (draft / "half").write_text("x")
+        raise RuntimeError
+
+
 def test_published_directory_opens_with_what_was_said_of_it(tmp_path):
     made = make(tmp_path / "kb")
     opened = open_artifact(tmp_path / "kb", "kb")
@@ -42,12 +48,8 @@ def test_fingerprint_is_of_the_content(tmp_path):
 
 def test_error_while_building_leaves_the_old_one(tmp_path):
     make(tmp_path / "kb", "old")
-    with (
-        pytest.raises(RuntimeError),
-        publish(tmp_path / "kb", Manifest(kind="kb", code_version="1")) as draft,
-    ):
-        (draft / "half").write_text("x")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_halfway(tmp_path / "kb")
     assert open_artifact(tmp_path / "kb", "kb").file("sub/a.txt").read_text() == "old"
     assert not list(tmp_path.glob(".kb*"))
 

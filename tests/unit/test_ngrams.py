@@ -34,7 +34,9 @@ def test_loan_words_meet_across_scripts(left, right):
     assert overlap(left, "broken leg") < 0.05
 
 
-@pytest.mark.parametrize("name", ["심근경색", "心肌梗死", "喘息", "โรคเบาหวาน", "ब्रोंकाइटिस", "حساسية", "אסתמה"])
+@pytest.mark.parametrize(
+    "name", ["심근경색", "心肌梗死", "喘息", "โรคเบาหวาน", "ब्रोंकाइटिस", "حساسية", "אסתמה"]
+)
 def test_one_deleted_character_leaves_much_in_common(name):
     assert overlap(name, name[:-1]) >= 0.3
 
