@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib import resources, util
 from importlib.machinery import ModuleSpec
@@ -51,10 +52,16 @@ def starter() -> SourceSpec:
     path = Path(str(resources.files("bioelx_ray.kb") / "data" / "starter.tsv"))
     if not path.is_file():
         raise InputError(f"source starter: {path} is missing; install bioelx-ray again")
+    figures = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     source = Source(
         name="starter",
         licence="Apache-2.0",
-        note="common concepts in several languages, shipped with bioelx-ray",
+        note=(
+            "everyday clinical concepts, written for bioelx-ray; checked against open vocabularies:"
+            f" {figures['ids_confirmed']:,} of {figures['concepts']:,} ids and"
+            f" {figures['names_confirmed']:,} of {figures['names']:,} names confirmed"
+            f" ({figures['names_checkable']:,} in a language that could be checked)"
+        ),
     )
     return SourceSpec(path=path, source=source)
 

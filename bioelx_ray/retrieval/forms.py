@@ -133,6 +133,11 @@ class Forms:
         same: NDArray[np.bool_] = self._lang_codes[aliases] == numbers[query]
         return same
 
+    def texts(self, rows: NDArray[np.int64]) -> list[str]:
+        """The normalised texts of forms."""
+        texts: list[str] = self._forms.column("form").take(pa.array(rows)).to_pylist()
+        return texts
+
     def columns(self, aliases: NDArray[np.int64]) -> dict[str, list[str]]:
         """`concept_id`, `alias`, `lang` and `source` of alias rows, in their order."""
         rows = pa.array(aliases)

@@ -175,6 +175,11 @@ class DenseIndex:
             self._index.make_direct_map()
         return self._index
 
+    def vectors(self) -> Vectors:
+        """All vectors, float32 [n, dim], read into memory: for measuring and for export."""
+        everything: Vectors = self._direct.reconstruct_n(0, len(self))
+        return everything
+
     def scores_of(self, queries: Vectors, rows: NDArray[np.int64]) -> Vectors:
         """The scores of given rows: queries [n, dim], rows int [n, m] (-1: none), out [n, m]."""
         distinct, place = np.unique(np.maximum(rows, 0), return_inverse=True)
