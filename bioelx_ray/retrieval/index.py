@@ -1,14 +1,16 @@
-"""The vector index: FAISS, exact or IVF with half-precision codes read through a memory map.
+"""The vector index: FAISS, exact or IVF.
 
-Measured on 100,000 vectors of 768 dimensions, IVF with SQfp16 answers as fast as HNSW, builds nine
-times faster, holds half the memory, and opens in milliseconds; so it is the only approximate kind.
+Names lie close together: to find 99 % of what exact search finds, a third of the lists must be
+searched, and with half-precision codes the time goes into reading them from memory. So the lists
+hold 4-bit product codes, an eighth of that and compared in registers, which choose a thousand
+vectors; these are compared exactly, in half precision, from a file that is memory-mapped and shared
+by processes. Measured on 288,000 vectors: six times as fast as half-precision lists, same recall.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import faiss
@@ -19,10 +21,12 @@ from bioelx_ray.config import IndexConfig
 from bioelx_ray.errors import ArtifactCorrupt, IndexBuildError
 from bioelx_ray.retrieval.threads import cpu_count
 
-FILE = "dense.faiss"
+FILE, VECTORS = "dense.faiss", "dense.vectors.faiss"
 RECALL_AT = 64
 MIN_RECALL_OF_A_LANGUAGE = 0.98
 _TRAIN_PER_LIST = 64
+_COMPARED = 1024
+"""Vectors that the codes choose for exact comparison, at least."""
 
 Vectors = NDArray[np.float32]
 
@@ -65,21 +69,26 @@ def build_faiss(
     if config.kind == "flat" or (config.kind == "auto" and len(vectors) < config.flat_below):
         faiss.write_index(exact, str(directory / FILE))
         return Built(kind="flat", nlist=0, nprobe=0, recall=1.0, recall_by_language={})
-    index = _trained_ivf(vectors, seed=config.seed)
-    index.add(vectors)
-    built = _choose_nprobe(index, exact, config=config, probes=probes)
-    faiss.write_index(index, str(directory / FILE))
+    codes = _trained_ivf(vectors, seed=config.seed)
+    codes.add(vectors)
+    halves = faiss.IndexScalarQuantizer(
+        vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    )
+    halves.add(vectors)
+    built = _choose_nprobe(_Ivf(codes, halves), exact, config=config, probes=probes)
+    faiss.write_index(codes, str(directory / FILE))
+    faiss.write_index(halves, str(directory / VECTORS))
     return built
 
 
-def _trained_ivf(vectors: Vectors, *, seed: int) -> faiss.IndexIVFScalarQuantizer:
+def _trained_ivf(vectors: Vectors, *, seed: int) -> faiss.IndexIVFPQFastScan:
     nlist = max(1, min(int(4 * len(vectors) ** 0.5), len(vectors) // 39))
     dim = vectors.shape[1]
-    coarse = faiss.IndexFlatIP(dim)
-    index = faiss.IndexIVFScalarQuantizer(
-        coarse, dim, nlist, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    parts = dim // 2 if dim % 2 == 0 else dim  # codes of two dimensions each
+    index = faiss.IndexIVFPQFastScan(
+        faiss.IndexFlatIP(dim), dim, nlist, parts, 4, faiss.METRIC_INNER_PRODUCT
     )
-    index.by_residual = False  # scores must not depend on the list that a vector lies in
+    index.by_residual = False  # one table of products a query, not one for each list
     index.cp.seed = seed + 1
     index.cp.max_points_per_centroid = _TRAIN_PER_LIST
     index.cp.spherical = True
@@ -88,8 +97,26 @@ def _trained_ivf(vectors: Vectors, *, seed: int) -> faiss.IndexIVFScalarQuantize
     return index
 
 
+class _Ivf:
+    """Codes that choose, and the vectors to compare exactly."""
+
+    def __init__(self, codes: faiss.IndexIVFPQFastScan, halves: faiss.IndexScalarQuantizer) -> None:
+        self.codes = codes
+        self._parts = (codes, halves)  # FAISS keeps no reference to them
+        self._index = faiss.IndexRefine(codes, halves)
+
+    def search(
+        self, queries: Vectors, *, k: int, nprobe: int, selector: faiss.IDSelector | None = None
+    ) -> tuple[Vectors, NDArray[np.int64]]:
+        inner = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
+        compared = max(_COMPARED, 4 * k)
+        params = faiss.IndexRefineSearchParameters(k_factor=compared / k, base_index_params=inner)
+        found: tuple[Vectors, NDArray[np.int64]] = self._index.search(queries, k, params=params)
+        return found
+
+
 def _choose_nprobe(
-    index: faiss.IndexIVFScalarQuantizer,
+    index: _Ivf,
     exact: faiss.IndexFlatIP,
     *,
     config: IndexConfig,
@@ -98,26 +125,28 @@ def _choose_nprobe(
     """The fewest lists, in steps of a quarter, that find what exact search finds."""
     k = min(RECALL_AT, exact.ntotal)
     wanted = {lang: exact.search(queries, k)[1] for lang, queries in probes.items()}
-    nprobe, recall, by_language = 1, 0.0, dict[str, float]()
+    nlist = index.codes.nlist
+    nprobe, recall, by_language = max(1, nlist // 64), 0.0, dict[str, float]()
     while True:
-        index.nprobe = nprobe
-        found = {lang: index.search(queries, k)[1] for lang, queries in probes.items()}
+        found = {
+            lang: index.search(queries, k=k, nprobe=nprobe)[1] for lang, queries in probes.items()
+        }
         by_language = {lang: _overlap(found[lang], wanted[lang]) for lang in probes}
         sizes = [len(probes[lang]) for lang in probes]
         recall = float(np.average(list(by_language.values()), weights=sizes))
         lowest = min(by_language.values())
         if recall >= config.min_recall and lowest >= MIN_RECALL_OF_A_LANGUAGE:
             break
-        if nprobe >= index.nlist:
+        if nprobe >= nlist:
             raise IndexBuildError(
-                f"searching all {index.nlist} lists reaches Recall@{k} {recall:.4f} of exact "
+                f"searching all {nlist} lists reaches Recall@{k} {recall:.4f} of exact "
                 f"search (lowest language {lowest:.4f}), {config.min_recall} is wanted: lower "
                 "index.min_recall, or build with index.kind flat"
             )
-        nprobe = min(index.nlist, nprobe + max(1, nprobe // 4))
+        nprobe = min(nlist, nprobe + max(1, nprobe // 4))
     return Built(
         kind="ivf",
-        nlist=index.nlist,
+        nlist=nlist,
         nprobe=nprobe,
         recall=round(recall, 4),
         recall_by_language={lang: round(value, 4) for lang, value in by_language.items()},
@@ -130,23 +159,26 @@ def _overlap(found: NDArray[np.int64], wanted: NDArray[np.int64]) -> float:
 
 
 class DenseIndex:
-    """The opened index. An IVF index stays on disk; the page cache is shared by processes."""
+    """The opened index. An IVF index's vectors stay on disk, its codes are read into memory."""
 
     def __init__(self, directory: Path, *, nprobe: int, threads: int = 0) -> None:
-        path = directory / FILE
-        # checked by its sha256 on opening: FAISS itself trusts the sizes that a file states
-        try:
-            self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-        except RuntimeError as error:
-            raise ArtifactCorrupt(f"{path} is no FAISS index: build it again") from error
-        self._ivf = isinstance(self._index, faiss.IndexIVF)
         self._nprobe = nprobe
         self._threads = cpu_count(threads)
-        self.dim = int(self._index.d)
+        self._main = _read(directory / FILE, flags=0)
+        self._ivf: _Ivf | None = None
+        self._vectors = self._main
+        if isinstance(self._main, faiss.IndexIVF):
+            self._vectors = _read(directory / VECTORS, flags=faiss.IO_FLAG_MMAP_IFC)
+            self._ivf = _Ivf(self._main, self._vectors)
 
     def __len__(self) -> int:
         """The number of vectors."""
-        return int(self._index.ntotal)
+        return int(self._main.ntotal)
+
+    @property
+    def dim(self) -> int:
+        """The length of a vector."""
+        return int(self._main.d)
 
     def search(
         self, queries: Vectors, *, k: int, allowed: NDArray[np.bool_] | None = None
@@ -157,38 +189,38 @@ class DenseIndex:
             scores float32 [n, k] and rows int64 [n, k], padded with -1.
         """
         faiss.omp_set_num_threads(self._threads)
-        params = self._parameters(allowed)
-        scores, rows = self._index.search(np.ascontiguousarray(queries), k, params=params)
-        return scores, rows
-
-    def _parameters(self, allowed: NDArray[np.bool_] | None) -> faiss.SearchParameters:
         selector = None
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        queries = np.ascontiguousarray(queries)
         if self._ivf:
-            return faiss.SearchParametersIVF(sel=selector, nprobe=self._nprobe)
-        return faiss.SearchParameters(sel=selector)
-
-    @cached_property
-    def _direct(self) -> faiss.Index:
-        if self._ivf:
-            self._index.make_direct_map()
-        return self._index
+            return self._ivf.search(queries, k=k, nprobe=self._nprobe, selector=selector)
+        params = faiss.SearchParameters(sel=selector)
+        found: tuple[Vectors, NDArray[np.int64]] = self._main.search(queries, k, params=params)
+        return found
 
     def vectors(self) -> Vectors:
         """All vectors, float32 [n, dim], read into memory: for measuring and for export."""
-        everything: Vectors = self._direct.reconstruct_n(0, len(self))
+        everything: Vectors = self._vectors.reconstruct_n(0, len(self))
         return everything
 
     def scores_of(self, queries: Vectors, rows: NDArray[np.int64]) -> Vectors:
         """The scores of given rows: queries [n, dim], rows int [n, m] (-1: none), out [n, m]."""
         distinct, place = np.unique(np.maximum(rows, 0), return_inverse=True)
-        vectors = self._direct.reconstruct_batch(distinct)
+        vectors = self._vectors.reconstruct_batch(distinct)
         place = place.reshape(rows.shape)
         scores = np.empty(rows.shape, dtype=np.float32)
         for at, query in enumerate(queries):
             scores[at] = vectors[place[at]] @ query
         return np.where(rows >= 0, scores, 0).astype(np.float32)
+
+
+def _read(path: Path, *, flags: int) -> faiss.Index:
+    # checked by its sha256 when the artifact was opened: FAISS itself trusts a file's own sizes
+    try:
+        return faiss.read_index(str(path), flags)
+    except RuntimeError as error:
+        raise ArtifactCorrupt(f"{path} is no FAISS index: build it again") from error
 
 
 def language_probes(

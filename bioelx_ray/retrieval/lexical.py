@@ -16,9 +16,6 @@ from bioelx_ray.retrieval.ngrams import ngrams
 from bioelx_ray.retrieval.threads import cpu_count
 
 _FILES = ("ngrams", "starts", "forms", "weights")
-_WEIGHED = 0.85
-"""Share of a query's squared length that its rarest n-grams must hold; the others are left out.
-The common ones tell little and have nearly all of the postings."""
 _CHUNK = 32
 """Queries a multiplication: bounds the memory of their dense-ish rows to some 30 MB a thread."""
 
@@ -129,24 +126,9 @@ class LexicalIndex:
         starts = self._matrix.indptr
         idf = _idf(np.where(known, starts[columns + 1] - starts[columns], 0), self._forms)
         norms = np.sqrt(np.bincount(owners, weights=idf**2, minlength=len(queries)))
-        values = idf / np.maximum(norms[owners], 1e-9)
-        used = known & _rarest(values, owners, share=_WEIGHED)
+        values = (idf / np.maximum(norms[owners], 1e-9)).astype(np.float32)
         shape = (len(queries), len(self._ngrams))
-        parts = (values[used].astype(np.float32), (owners[used], columns[used]))
-        return sp.csr_matrix(parts, shape=shape)
-
-
-def _rarest(
-    values: NDArray[np.float64], owners: NDArray[np.int64], *, share: float
-) -> NDArray[np.bool_]:
-    """Which n-grams come before the wanted share of their query's squared length is reached."""
-    order = np.lexsort((-values, owners))
-    squares = values[order] ** 2
-    before = np.cumsum(squares) - squares
-    first = np.searchsorted(owners[order], owners[order])
-    used = np.empty(len(values), dtype=np.bool_)
-    used[order] = before - before[first] < share
-    return used
+        return sp.csr_matrix((values[known], (owners[known], columns[known])), shape=shape)
 
 
 def _best(

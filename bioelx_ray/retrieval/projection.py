@@ -82,7 +82,7 @@ def _kept(matrix: NDArray[np.float64], covariance: NDArray[np.float64]) -> int:
     """How many first columns hold the wanted share of variance, in whole blocks of 32."""
     variances = np.einsum("ij,ik,kj->j", matrix, covariance, matrix)
     enough = 1 + int(np.searchsorted(np.cumsum(variances) / variances.sum(), _KEPT))
-    return min(-(-enough // 32) * 32, matrix.shape[1])
+    return min(-(-enough // 32) * 32, int(matrix.shape[1]))
 
 
 def _within(

