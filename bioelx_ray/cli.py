@@ -279,3 +279,7 @@ def _progress() -> Iterator[_Report]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=_err) as bars:
         yield _Report(bars)
+
+
+if __name__ == "__main__":
+    main()

@@ -65,6 +65,7 @@ def build_index(
     manifest.config["projection"] = figures
     with publish(target, manifest) as draft:
         _write(draft, table, projection, vectors=vectors, config=config, manifest=manifest)
+        _fit(draft, table, projection, encoder=encoder, seed=config.seed, manifest=manifest)
     shutil.rmtree(work, ignore_errors=True)
     progress("publish", 1, 1)
     return Artifact(path=target, manifest=manifest)
@@ -93,13 +94,25 @@ def _write(
         "ngrams": write_lexical(table.forms, draft),
     }
     manifest.config["faiss"] = built.as_dict()
+
+
+def _fit(
+    draft: Path,
+    table: FormTable,
+    projection: Projection,
+    *,
+    encoder: Encoder,
+    seed: int,
+    manifest: Manifest,
+) -> None:
+    """The hybrid's weights, over the index as it will be opened."""
     index = Index(
         artifact=Artifact(path=draft, manifest=manifest),
         forms=Forms(draft),
-        dense=DenseIndex(draft, nprobe=built.nprobe),
+        dense=DenseIndex(draft, nprobe=manifest.config["faiss"]["nprobe"]),
         lexical=LexicalIndex(draft, forms=len(table.forms)),
         project=projection,
         fusion={OTHER_SCRIPTS: 0.0},
     )
-    weights, figures = fit_fusion(index, table, vectors, seed=config.seed)
+    weights, figures = fit_fusion(index, table, encoder, seed=seed)
     manifest.config |= {"fusion": weights, "fusion_fit": figures}

@@ -8,7 +8,7 @@ variant would answer nearly every question, and no cross-lingual one be asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,11 @@ class Question:
     script: str
     answers: Rows
     hidden: Rows
+
+    def shown(self) -> Question:
+        """The same with nothing hidden: for a query that differs from its form."""
+        answers = np.union1d(self.answers, self.hidden)
+        return replace(self, answers=answers, hidden=self.hidden[:0])
 
 
 _TRIED = 30_000
