@@ -28,7 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-_out = Console()
+# eighty columns, what a pipe is taken for, would break ids in two
+_out = Console(width=None if sys.stdout.isatty() else 120)
 _err = Console(stderr=True)
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings in YAML.")]

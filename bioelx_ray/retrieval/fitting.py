@@ -16,6 +16,8 @@ from bioelx_ray.retrieval.projection import Projection, fit_projection, identity
 from bioelx_ray.retrieval.retriever import fuse, pool_scores
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+_HELD_OUT = 0.2
+"""Share of the concepts that a projection on trial is not fitted to."""
 _DEPTH = 256
 _FEWEST = 100
 """Questions of a script, under which it takes the weight of all scripts together."""
@@ -31,11 +33,10 @@ def choose_projection(
         held-out forms without and with it.
     """
     plain = identity(vectors.shape[1])
-    asked = questions(table, per_script=400, seed=seed, crossing=True)
+    held_out = np.random.default_rng(seed).random(len(table.concepts)) < _HELD_OUT
+    asked = questions(table, per_script=400, seed=seed, crossing=True, among=held_out)
     forms, concepts = table.pairs()
-    # the concepts of the questions, all of them: an ambiguous form must not give one away
-    seen = np.concatenate([[q.query, *q.answers, *q.hidden] for q in asked] or [[]])
-    rest = ~np.isin(concepts, concepts[np.isin(forms, seen)])
+    rest = ~held_out[concepts]
     trial = fit_projection(vectors, forms=forms[rest], concepts=concepts[rest])
     if trial is None or not asked:
         return plain, {"fitted": False, "reason": "too few concepts with several forms"}

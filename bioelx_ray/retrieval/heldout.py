@@ -38,13 +38,19 @@ _TRIED = 30_000
 """Forms looked at, at most: enough for every script that a hundredth of the forms are in."""
 
 
-def questions(table: FormTable, *, per_script: int, seed: int, crossing: bool) -> list[Question]:
+def questions(
+    table: FormTable,
+    *,
+    per_script: int,
+    seed: int,
+    crossing: bool,
+    among: NDArray[np.bool_] | None = None,
+) -> list[Question]:
     """At most so many questions a script of the hidden form, drawn at random.
 
-    With `crossing` every second one is a crossing question. Of a small knowledge base no more than
-    a question for ten concepts is taken, so that most are left.
+    With `crossing` every second one is a crossing question. `among`, bool [concepts], limits the
+    concepts that are asked for.
     """
-    per_script = min(per_script, max(1, len(table.concepts) // 10))
     forms, concepts = table.pairs()
     order = np.lexsort((forms, concepts))
     forms, concepts = forms[order], concepts[order]
@@ -52,7 +58,8 @@ def questions(table: FormTable, *, per_script: int, seed: int, crossing: bool) -
     bounds = np.searchsorted(concepts, np.arange(len(table.concepts) + 1))
     asked: dict[str, int] = {}
     drawn: list[Question] = []
-    for at in np.random.default_rng(seed).permutation(len(forms))[:_TRIED]:
+    wanted = np.arange(len(forms)) if among is None else np.flatnonzero(among[concepts])
+    for at in np.random.default_rng(seed).permutation(wanted)[:_TRIED]:
         own = forms[bounds[concepts[at]] : bounds[concepts[at] + 1]]
         hard = crossing and len(drawn) % 2 == 0
         question = _question(forms[at], own=own, langs=langs, table=table, hard=hard)

@@ -123,8 +123,11 @@ def many(tmp_path_factory):
 def test_questions_hide_what_would_give_the_answer_away(many):
     table = make_forms(many.aliases, many.concepts)
     langs = np.array(table.languages())
-    asked = questions(table, per_script=120, seed=0, crossing=True)
+    among = np.arange(len(table.concepts)) % 2 == 0
+    asked = questions(table, per_script=100, seed=0, crossing=True, among=among)
     assert len(asked) == 100
+    forms, concepts = table.pairs()
+    assert all(among[concepts[forms == question.query]].all() for question in asked)
     for question in asked:
         assert question.query in question.hidden
         assert not set(question.hidden) & set(question.answers)
