@@ -27,7 +27,8 @@ demo: install  ## build a real knowledge base and index, serve it, link sentence
 
 serve: install  ## the demo's application, staying up on http://127.0.0.1:8000/ui
 	$(BIN)/bioelx demo --build-only
-	RAY_AUTH_MODE=disabled $(BIN)/serve run deployments:app
+	RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0 RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60 \
+		$(BIN)/serve run deployments:app
 
 test: install  ## the tests
 	$(BIN)/python -m pytest

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,12 +21,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bioelx_ray.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactNotFound
+from bioelx_ray.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ArtifactMismatch,
+    ArtifactNotFound,
+)
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 Kind = Literal["kb", "encoder", "index"]
 _OLD = ".old"
+_log = logging.getLogger(__name__)
 
 
 class FileEntry(BaseModel):
@@ -179,6 +186,35 @@ def _swap(draft: Path, target: Path) -> None:
         target.rename(old)
     draft.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def build_once(target: Path, kind: Kind, build: Callable[[Path], None]) -> Artifact:
+    """Open an artifact of the cache; build it first where there is none, or a damaged one.
+
+    Of processes and threads that want the same artifact one builds it, and the others wait for it.
+    `build` publishes to the path that it is given.
+    """
+    with contextlib.suppress(ArtifactError):  # no lock: a filled cache may be read-only
+        return open_artifact(target, kind)
+    with _locked(target):
+        try:
+            return open_artifact(target, kind)
+        except ArtifactNotFound:
+            pass
+        except ArtifactError as error:
+            _log.warning("%s: building it again", error)
+        build(target)
+        return open_artifact(target, kind)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    import fcntl  # POSIX only, and so is all that needs a lock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f".{target.name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def open_artifact(path: Path, kind: Kind) -> Artifact:

@@ -92,9 +92,12 @@ def start_ray() -> None:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Serve ends a proxy that takes 5 s to start, which on busy cores it does
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     with ctrl_c_waits():
         ray.init(
             address="local",
+            _node_ip_address=HOST,
             num_cpus=2,
             include_dashboard=False,
             log_to_driver=False,

@@ -23,6 +23,11 @@ def model(tmp_path_factory):
 def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv("BIOELX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # threads wait for one another longer than a tiny model takes
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def config(model, **changes):
