@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -61,16 +62,43 @@ def serving(application: Application, progress: Console) -> Iterator[str]:
     try:
         progress.print("starting Ray on this machine (about 15 s) ...")
         start_ray()
-        serve.start(http_options={"host": HOST, "port": port})
+        start_proxy(port)
         progress.print("starting gateway and retriever ...")
         start_application(application)
-        yield f"http://{HOST}:{port}"
+        url = f"http://{HOST}:{port}"
+        wait_until_ready(url)
+        yield url
     finally:
         progress.print("stopping Serve and Ray ...")
         if ray.is_initialized():  # or Serve would start a Ray, to stop its applications there
             with contextlib.suppress(Exception):  # it may be half started; Ray's end ends it too
                 serve.shutdown()
         ray.shutdown()
+
+
+def start_proxy(port: int) -> None:
+    """Serve's HTTP proxy; on busy cores it takes longer than the minute that Serve waits for it."""
+    with contextlib.suppress(TimeoutError):  # it goes on starting; `wait_until_ready` waits longer
+        serve.start(http_options={"host": HOST, "port": port})
+
+
+def wait_until_ready(url: str, *, seconds: float = 180) -> None:
+    """Wait for the application to say that it is ready.
+
+    Raises:
+        BioelxError: it has not within so many seconds.
+    """
+    end = time.monotonic() + seconds
+    with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
+        while time.monotonic() < end:
+            with contextlib.suppress(httpx.TransportError):
+                if client.get("/readyz").is_success:
+                    return
+            time.sleep(0.2)
+    raise BioelxError(
+        f"the application at {url} is not ready after {seconds:.0f} s: free this machine's "
+        "processors for it, and start it again"
+    )
 
 
 def start_application(application: Application) -> None:
@@ -147,10 +175,9 @@ def link(url: str, asked: list[dict[str, Any]]) -> dict[str, Any]:
     """Post the documents; the answer as it came.
 
     Raises:
-        httpx.HTTPStatusError: the application was not ready, or answered with a problem.
+        httpx.HTTPStatusError: the application answered with a problem.
     """
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-        client.get("/readyz").raise_for_status()
         body = {"documents": asked, "top_k": 1, "timeout_ms": 30_000}
         answer: dict[str, Any] = client.post("/v1/link", json=body).raise_for_status().json()
     return answer

@@ -1,9 +1,12 @@
-"""The demo's sentences and its report; the demo itself runs in tests/e2e."""
+"""The demo's sentences and its report; CI runs the demo itself (`make demo`)."""
 
 from __future__ import annotations
 
+import pytest
+
+from bioelx_ray.errors import BioelxError
 from bioelx_ray.kb.text import language_tag
-from deployments.demo import documents, free_port, report
+from deployments.demo import documents, free_port, report, wait_until_ready
 from deployments.schemas import LinkRequest, cross_errors
 from tests.serving import ask, local_api
 
@@ -36,6 +39,11 @@ def test_a_sentence_without_a_concept_fails_the_demo(capsys):
     answer = ask(local_api(), "POST", "/v1/link", json=body).json()
     assert report(asked, answer) == 1
     assert "0 of 2 sentences linked" in capsys.readouterr().out
+
+
+def test_waiting_for_what_never_comes_ends_with_advice():
+    with pytest.raises(BioelxError, match="is not ready after 0 s: free this machine's"):
+        wait_until_ready(f"http://127.0.0.1:{free_port()}", seconds=0.3)
 
 
 def test_a_free_port_is_one():
