@@ -112,16 +112,29 @@ def link(
     index: IndexPath = None,
     retriever: Annotated[str, typer.Option(help="dense, lexical or hybrid")] = "dense",
     top_k: Annotated[int, typer.Option(min=1, max=64)] = 5,
+    vocabulary: Annotated[
+        list[str] | None, typer.Option(help="Only concepts of this CURIE prefix, such as hp.")
+    ] = None,
+    semantic_type: Annotated[list[str] | None, typer.Option(help="Only concepts of it.")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="Only aliases from it.")] = None,
+    alias_lang: Annotated[list[str] | None, typer.Option(help="Only aliases in it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a mention.")] = False,
 ) -> None:
-    """Link the mentions of a text in one process."""
+    """Link the mentions of a text in one process. The filters may each be given again."""
     from bioelx_ray.kb.text import language_tag
     from bioelx_ray.linker import Linker, PassThroughRanker, open_retriever
+    from bioelx_ray.retrieval.filters import Filter
 
+    where = Filter(
+        vocabularies=frozenset(vocabulary or ()),
+        semantic_types=frozenset(semantic_type or ()),
+        sources=frozenset(source or ()),
+        langs=frozenset(alias_lang or ()),
+    )
     mentions = _mentions(text, mention or [], lang=language_tag(lang))
     retrieval = RetrievalConfig(retriever=_retriever(retriever))
     stage_one = open_retriever(index or _demo_index(), retrieval=retrieval)
-    links = Linker(stage_one, PassThroughRanker()).link(mentions, k=top_k)
+    links = Linker(stage_one, PassThroughRanker()).link(mentions, k=top_k, where=where)
     if as_json:
         for found in links:
             sys.stdout.write(json.dumps(_as_dict(found), ensure_ascii=False) + "\n")

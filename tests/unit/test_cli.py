@@ -55,6 +55,16 @@ def test_link_prints_a_table(small):
     assert "NIL" in out
 
 
+def test_link_keeps_to_its_filters(small):
+    result = run(
+        *("link", "[[cold]]", "--index", small / "index", "--retriever", "lexical", "--json"),
+        *("--vocabulary", "umls", "--semantic-type", "symptom", "--alias-lang", "en"),
+        *("--source", "starter"),
+    )
+    found = [c["concept_id"] for c in json.loads(result.stdout)["candidates"]]
+    assert found == ["umls:C0009264"]
+
+
 def test_evaluate_prints_and_writes_figures(small, tmp_path):
     (tmp_path / "xl").mkdir()
     (tmp_path / "xl" / "de.txt").write_text("C0027530||neck\nC9999999||Auto\n", encoding="utf-8")
