@@ -152,8 +152,12 @@ def evaluate(
         list[str] | None, typer.Option(help="dense, lexical, hybrid; may be given again")
     ] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Also without mentions that are aliases of their gold.")
+    ] = False,
 ) -> None:
     """Recall@1, 5 and 64 over distinct concepts, for mentions whose gold is in the kb."""
+    from bioelx_ray.evaluation import audit as audits
     from bioelx_ray.evaluation.corpora import SUITES
     from bioelx_ray.evaluation.report import Report, as_table
     from bioelx_ray.evaluation.report import as_json as report_json
@@ -175,8 +179,15 @@ def evaluate(
                 progress=partial(progress, name),
             )
     _out.print(as_table(reports, title=f"{suite}: Recall over {index}"))
+    figures = {name: report_json(report) for name, report in reports.items()}
+    if audit:
+        parts = {
+            name: audits.audit(report, audits.seen_in(known)) for name, report in reports.items()
+        }
+        unseen = {name: part.unseen for name, part in parts.items()}
+        _out.print(as_table(unseen, title="mentions that are no alias of their gold concept"))
+        figures |= {f"{name}, audit": audits.as_json(part) for name, part in parts.items()}
     if as_json:
-        figures = {name: report_json(report) for name, report in reports.items()}
         as_json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 

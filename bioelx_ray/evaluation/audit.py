@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from bioelx_ray.evaluation import report as reports
 from bioelx_ray.evaluation.report import Outcome, Report
 from bioelx_ray.evaluation.summary import summarise
+from bioelx_ray.kb.store import KnowledgeBase
+from bioelx_ray.kb.text import normalise
 from bioelx_ray.records import Mention
 
 IsSeen = Callable[[Mention, frozenset[str]], bool]
@@ -25,6 +28,21 @@ class Audit:
     share: dict[str, float]
     seen: Report
     unseen: Report
+
+
+def seen_in(kb: KnowledgeBase) -> IsSeen:
+    """Whether a mention's form is that of an alias of a gold concept in this knowledge base."""
+
+    @cache
+    def forms(concept_id: str) -> frozenset[str]:
+        aliases = kb.aliases_of(concept_id)
+        return frozenset(normalise(alias.text, alias.lang) for alias in aliases)
+
+    def is_seen(mention: Mention, gold: frozenset[str]) -> bool:
+        form = normalise(mention.text, mention.lang)
+        return any(form in forms(concept_id) for concept_id in gold)
+
+    return is_seen
 
 
 def audit(report: Report, is_seen: IsSeen) -> Audit:

@@ -71,9 +71,11 @@ def test_evaluate_prints_and_writes_figures(small, tmp_path):
     figures = tmp_path / "figures.json"
     result = run(
         *("evaluate", "xlbel", tmp_path / "xl", "--index", small / "index", "--kb", small / "kb"),
-        *("--retriever", "lexical", "--json", figures),
+        *("--retriever", "lexical", "--json", figures, "--audit"),
     )
     assert "100.0" in result.stdout
+    assert "no alias of their gold concept" in result.stdout
+    assert json.loads(figures.read_text("utf-8"))["lexical, audit"]["share_seen"]["de"] == 1.0
     row = json.loads(figures.read_text("utf-8"))["lexical"]["rows"][0]
     assert (row["key"], row["n"], row["n_in_kb"]) == ("de", 2, 1)
 
