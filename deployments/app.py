@@ -1,6 +1,7 @@
 """The application: its settings, and how its deployments are joined."""
 # no `from __future__ import annotations`: Serve reads the builder's annotation as a class
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -101,12 +102,13 @@ def _paths(args: ServeConfig) -> tuple[Path, Path]:
     if args.index == DEMO:
         from bioelx_ray.demo import ensure_demo
 
-        index, kb = ensure_demo(_silent)
+        index, kb = ensure_demo(_log_step)
     else:
         index = Path(args.index)
         kb = index.parent / "kb"
     return index, args.kb or kb
 
 
-def _silent(step: str, done: int, total: int) -> None:
-    """No progress: this may run far from any terminal."""
+def _log_step(step: str, done: int, total: int) -> None:
+    # Serve's logger: its lines are shown by `serve run`, and kept where there is no terminal
+    logging.getLogger("ray.serve").info("building the demo: %s, %d of %d", step, done, total)
