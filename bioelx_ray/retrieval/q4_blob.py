@@ -93,7 +93,8 @@ class Blob:
         values = np.concatenate([low, high], axis=1).astype(np.float32)
         values -= 8
         values *= scale
-        return values.reshape(rows, columns)
+        matrix: Tensor = values.reshape(rows, columns)
+        return matrix
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights under the names of transformers' BertModel, in its shapes."""
