@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bioelx_ray.config import RetrievalConfig, RetrieverName, load_config
+from bioelx_ray.console import messages, results, showing_progress
 from bioelx_ray.errors import BioelxError, ConfigError, MentionError
 from bioelx_ray.records import UNDETERMINED, Link, Mention, mention_in
 
@@ -28,9 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-# eighty columns, what a pipe is taken for, would break ids in two
-_out = Console(width=None if sys.stdout.isatty() else 120)
-_err = Console(stderr=True)
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings in YAML.")]
 IndexPath = Annotated[
@@ -46,7 +40,7 @@ def main() -> None:
     try:
         app()
     except BioelxError as error:
-        _err.print(f"[bold red]error[/]: {error}", highlight=False, soft_wrap=True)
+        messages.print(f"[bold red]error[/]: {error}", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
@@ -63,10 +57,10 @@ def build_knowledge_base(
     from bioelx_ray.kb.store import build_kb
 
     specs = [parse_source(source) for source in sources]
-    with _err.status("reading and merging the sources"):
+    with messages.status("reading and merging the sources"):
         built = build_kb(out, specs, max_reject_share=max_reject_share)
     counts = built.manifest.counts
-    _out.print(
+    results.print(
         f"{out}: {counts['concepts']:,} concepts, {counts['aliases']:,} aliases in "
         f"{len(counts['languages'])} languages, {sum(counts['rejected'].values())} rows rejected",
         highlight=False,
@@ -86,7 +80,7 @@ def index_knowledge_base(
     from bioelx_ray.retrieval.encoder import open_encoder
 
     settings = load_config(config, {"encoder.model": encoder})
-    with _progress() as progress:
+    with showing_progress() as progress:
         built = build_index(
             out,
             KnowledgeBase.open(kb),
@@ -96,7 +90,7 @@ def index_knowledge_base(
             progress=progress,
         )
     counts, faiss = built.manifest.counts, built.manifest.config["faiss"]
-    _out.print(
+    results.print(
         f"{out}: {counts['forms']:,} forms of {counts['concepts']:,} concepts, {faiss['kind']}"
         + (f", nprobe {faiss['nprobe']} of {faiss['nlist']}" if faiss["nlist"] else "")
         + f", Recall@64 of exact search {faiss['recall']:.4f}",
@@ -139,7 +133,7 @@ def link(
         for found in links:
             sys.stdout.write(json.dumps(_as_dict(found), ensure_ascii=False) + "\n")
     else:
-        _out.print(_table(links))
+        results.print(_table(links))
 
 
 @app.command()
@@ -169,7 +163,7 @@ def evaluate(
         raise ConfigError(f"no suite {suite!r}; there are: {', '.join(SUITES)}")
     gold, known = SUITES[suite](directory), KnowledgeBase.open(kb)
     reports: dict[str, Report] = {}
-    with _progress() as progress:
+    with showing_progress() as progress:
         for name in map(_retriever, retriever or ["dense"]):
             stage_one = open_retriever(index, retrieval=RetrievalConfig(retriever=name))
             reports[name] = run(
@@ -178,14 +172,14 @@ def evaluate(
                 known=known,
                 progress=partial(progress, name),
             )
-    _out.print(as_table(reports, title=f"{suite}: Recall over {index}"))
+    results.print(as_table(reports, title=f"{suite}: Recall over {index}"))
     figures = {name: report_json(report) for name, report in reports.items()}
     if audit:
         parts = {
             name: audits.audit(report, audits.seen_in(known)) for name, report in reports.items()
         }
         unseen = {name: part.unseen for name, part in parts.items()}
-        _out.print(as_table(unseen, title="mentions that are no alias of their gold concept"))
+        results.print(as_table(unseen, title="mentions that are no alias of their gold concept"))
         figures |= {f"{name}, audit": audits.as_json(part) for name, part in parts.items()}
     if as_json:
         as_json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -208,7 +202,7 @@ def demo(
 def _demo_index() -> Path:
     from bioelx_ray.demo import ensure_demo
 
-    with _progress() as progress:
+    with showing_progress() as progress:
         index, _ = ensure_demo(progress)
     return index
 
@@ -275,35 +269,6 @@ def _table(links: Sequence[Link]) -> Table:
         if found.concept_id is None:
             table.add_row(found.mention.text, "-", "NIL", "", found.reason, "", "")
     return table
-
-
-class _Report:
-    """Shows steps on a terminal; elsewhere writes a line a step, so that logs stay short."""
-
-    def __init__(self, bars: Progress | None) -> None:
-        self._bars = bars
-        self._tasks: dict[str, int] = {}
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        if self._bars is None:
-            tenths = 10 * done // max(total, 1)
-            if self._tasks.get(step) != tenths:
-                self._tasks[step] = tenths
-                _err.print(f"{step} {done:,}/{total:,}", highlight=False)
-            return
-        if step not in self._tasks:
-            self._tasks[step] = self._bars.add_task(step, total=total)
-        self._bars.update(self._bars.task_ids[self._tasks[step]], completed=done, total=total)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[_Report]:
-    if not _err.is_terminal or os.environ.get("CI"):
-        yield _Report(None)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=_err) as bars:
-        yield _Report(bars)
 
 
 if __name__ == "__main__":
