@@ -29,13 +29,16 @@ def ensure_demo(progress: Progress) -> tuple[Path, Path]:
     if not _is_current(kb, sources):
         progress("knowledge base", 0, 1)
         build_kb(kb, sources)
+        progress("knowledge base", 1, 1)
     if not _was_built_from(index, kb):
         settings = EncoderConfig()
         progress("encoder", 0, 1)
+        encoder = open_encoder(settings)
+        progress("encoder", 1, 1)
         build_index(
             index,
             KnowledgeBase.open(kb),
-            open_encoder(settings),
+            encoder,
             config=IndexConfig(),
             encoder_name=settings.model,
             progress=progress,

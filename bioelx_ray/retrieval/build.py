@@ -66,6 +66,7 @@ def build_index(
     with publish(target, manifest) as draft:
         _write(draft, table, projection, vectors=vectors, config=config, manifest=manifest)
         _fit(draft, table, projection, encoder=encoder, seed=config.seed, manifest=manifest)
+        progress("fit", 1, 1)
     shutil.rmtree(work, ignore_errors=True)
     progress("publish", 1, 1)
     return Artifact(path=target, manifest=manifest)
