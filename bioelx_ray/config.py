@@ -46,12 +46,7 @@ class IndexConfig(Section):
 
     kind: Literal["auto", "flat", "ivf"] = "auto"
     flat_below: int = Field(default=50_000, ge=0)
-    min_recall: float = Field(
-        default=0.99,
-        gt=0,
-        le=1,
-        description="Recall@64 of exact search that an IVF index must reach",
-    )
+    min_recall: float = Field(default=0.99, gt=0, le=1)
     probe_queries: int = Field(default=1024, ge=64)
     seed: int = 0
 

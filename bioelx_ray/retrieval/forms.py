@@ -99,6 +99,11 @@ class Forms:
         """The number of forms."""
         return int(self._forms.num_rows)
 
+    @property
+    def concepts(self) -> int:
+        """The number of concepts, which bounds the rows in `concept_of`."""
+        return int(self._concepts.num_rows)
+
     @cached_property
     def starts(self) -> NDArray[np.int64]:
         """The rows of aliases of each form: int64 [forms + 1]."""

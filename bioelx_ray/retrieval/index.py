@@ -175,11 +175,6 @@ class DenseIndex:
         """The number of vectors."""
         return int(self._main.ntotal)
 
-    @property
-    def dim(self) -> int:
-        """The length of a vector."""
-        return int(self._main.d)
-
     def search(
         self, queries: Vectors, *, k: int, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[Vectors, NDArray[np.int64]]:

@@ -53,7 +53,7 @@ class Index:
 
 
 def open_index(path: Path, *, threads: int = 0) -> Index:
-    """Open and verify an index; nothing of it is read into private memory before a query.
+    """Open and verify an index. Of its large parts only an IVF index's codes are read into memory.
 
     Raises:
         ArtifactError: none is there, it is damaged, or it is of another kind.

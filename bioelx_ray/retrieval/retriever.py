@@ -20,7 +20,6 @@ __all__ = ["Filter", "FormRetriever", "Retriever", "dense", "hybrid", "lexical"]
 
 _FORMS_PER_CANDIDATE = 4
 """Forms searched for each candidate wanted: a concept has 3 to 4 forms near a mention of it."""
-_LEXICAL_FORMS = 1
 _CONFIDENCE = 4
 
 Scores = NDArray[np.float32]
@@ -108,7 +107,7 @@ def pool_scores(
     A form that both find stands once; -1 takes the second place.
     """
     dense_scores, dense_rows = index.dense.search(vectors, k=k, allowed=allowed)
-    share = max(1, k * _LEXICAL_FORMS // _FORMS_PER_CANDIDATE)
+    share = max(1, k // _FORMS_PER_CANDIDATE)
     lexical_scores, lexical_rows, of_dense = index.lexical.search(
         queries, k=share, allowed=allowed, also=dense_rows
     )
@@ -188,7 +187,7 @@ class FormRetriever:
         concept = forms.concept_of[alias]
         same = forms.in_language(alias, langs, query)
         best = np.lexsort((alias, ~forms.preferred[alias], ~same, concept, -score, query))
-        key = query.astype(np.int64) * (int(forms.concept_of.max(initial=0)) + 1) + concept
+        key = query.astype(np.int64) * forms.concepts + concept
         _, first = np.unique(key[best], return_index=True)
         best = best[np.sort(first)]
         place_in_query = np.arange(len(best)) - np.searchsorted(query[best], query[best])
