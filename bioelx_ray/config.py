@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bioelx_ray.errors import ConfigError
 
+from bioelx_ray.records import MappingKind
+
 RetrieverName = Literal["dense", "lexical", "hybrid"]
 EngineName = Literal["auto", "torch", "onnx-int8"]
 
@@ -18,6 +20,86 @@ class Section(BaseModel):
     """Base of the sections: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IdProperty(Section):
+    """What a Wikidata property's values are: ids of a vocabulary, and how they match the item."""
+
+    prefix: str
+    kind: MappingKind = "exact"
+
+
+def _id_properties() -> dict[str, IdProperty]:
+    exact = {
+        "P2892": "umls",
+        "P486": "mesh",
+        "P699": "doid",
+        "P3841": "hp",
+        "P5806": "snomedct",
+        "P5270": "mondo",
+        "P1550": "orphanet",
+        "P1748": "ncit",
+        "P1554": "uberon",
+        "P492": "omim",
+    }
+    # A code of a classification names a class that is mostly wider than the item, and MeSH's
+    # concepts and terms lie below its descriptors: these never join two concepts.
+    loose = {"P494": "icd10", "P4229": "icd10cm", "P6694": "mesh", "P6680": "mesh"}
+    return {p: IdProperty(prefix=prefix) for p, prefix in exact.items()} | {
+        p: IdProperty(prefix=prefix, kind="xref" if prefix == "mesh" else "broad")
+        for p, prefix in loose.items()
+    }
+
+
+class WikidataConfig(Section):
+    """What to take from a Wikidata dump.
+
+    An entity counts as biomedical if it has one of `properties`. No `langs` means all languages.
+    `sitelinks` adds the titles of Wikipedia's pages as aliases.
+    """
+
+    properties: dict[str, IdProperty] = Field(default_factory=_id_properties, min_length=1)
+    langs: tuple[str, ...] = ()
+    sitelinks: bool = False
+
+
+class UmlsConfig(Section):
+    """What to take from UMLS's RRF files. An empty choice means all.
+
+    `langs` are BCP 47 tags, `vocabularies` source abbreviations such as ``MSH`` (SAB),
+    `semantic_types` TUIs such as ``T047``, `semantic_groups` abbreviations such as ``DISO``.
+    `suppressed` takes rows that UMLS marks as suppressible or obsolete too.
+    """
+
+    langs: tuple[str, ...] = ()
+    vocabularies: tuple[str, ...] = ()
+    semantic_types: tuple[str, ...] = ()
+    semantic_groups: tuple[str, ...] = ()
+    suppressed: bool = False
+
+
+class HarvestConfig(Section):
+    """Sources into one knowledge base.
+
+    `unify` joins concepts of several vocabularies over exact mappings. `max_reject_share` is the
+    share of bad rows past which a source is refused. `split_bytes` is what a worker reads at a
+    time and, after an interruption, reads again at most. `memory_mib` bounds the merge.
+    """
+
+    wikidata: WikidataConfig = WikidataConfig()
+    umls: UmlsConfig = UmlsConfig()
+    unify: bool = True
+    machine_translations: bool = True
+    max_reject_share: float = Field(default=0.001, ge=0, le=1)
+    split_bytes: int = Field(default=256 << 20, ge=1 << 16)
+    memory_mib: int = Field(default=1536, ge=256)
+
+
+class PairsConfig(Section):
+    """Synonym pairs for training: at most `per_concept` a concept, drawn with `seed`."""
+
+    per_concept: int = Field(default=50, ge=1)
+    seed: int = 0
 
 
 class EncoderConfig(Section):
@@ -67,6 +149,8 @@ class RankingConfig(Section):
 class Config(Section):
     """All sections. A function gets its section, never the whole."""
 
+    harvest: HarvestConfig = HarvestConfig()
+    pairs: PairsConfig = PairsConfig()
     encoder: EncoderConfig = EncoderConfig()
     index: IndexConfig = IndexConfig()
     retrieval: RetrievalConfig = RetrievalConfig()

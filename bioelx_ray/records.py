@@ -19,6 +19,12 @@ UNDETERMINED = "und"
 
 DecidedBy = Literal["retrieval", "ranking"]
 
+MappingKind = Literal["exact", "close", "broad", "narrow", "related", "xref"]
+"""How two ids match, in SKOS's terms; ``xref`` where the source does not say.
+
+``broad``: the object is broader than the subject (skos:broadMatch).
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concept:
@@ -33,13 +39,53 @@ class Concept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alias:
-    """One surface form of a concept in one language, as its source writes it."""
+    """One surface form of a concept in one language, as its source writes it.
+
+    In a knowledge base `also` names the other sources that give the same form, and `ambiguous`
+    says that the form names several concepts in its language.
+    """
 
     concept_id: str
     text: str
     lang: str
     source: str
     preferred: bool = False
+    ambiguous: bool = False
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdMapping:
+    """An id of one vocabulary and the id of another that it matches.
+
+    `preferred` marks the one that its source ranks above others of the same subject.
+    """
+
+    subject_id: str
+    object_id: str
+    kind: MappingKind
+    source: str
+    preferred: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retired:
+    """An id that its vocabulary no longer uses, and the one to use instead, if there is one."""
+
+    id: str
+    replaced_by: str | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynonymPair:
+    """Two aliases of a concept, for training."""
+
+    concept_id: str
+    left: str
+    right: str
+    left_lang: str
+    right_lang: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

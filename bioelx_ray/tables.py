@@ -12,9 +12,19 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from bioelx_ray.records import Alias, Candidate, Concept, Mention
+from bioelx_ray.records import (
+    Alias,
+    Candidate,
+    Concept,
+    IdMapping,
+    Mention,
+    Retired,
+    SynonymPair,
+)
 
-Record = TypeVar("Record", Concept, Alias, Mention, Candidate)
+Record = TypeVar(
+    "Record", Concept, Alias, IdMapping, Retired, SynonymPair, Mention, Candidate
+)
 
 _STRINGS = pa.list_(pa.string())
 
@@ -35,6 +45,33 @@ SCHEMAS: dict[type[Any], pa.Schema] = {
             pa.field("lang", pa.string(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
             pa.field("preferred", pa.bool_(), nullable=False),
+            pa.field("ambiguous", pa.bool_(), nullable=False),
+            pa.field("also", _STRINGS, nullable=False),
+        ]
+    ),
+    IdMapping: pa.schema(
+        [
+            pa.field("subject_id", pa.string(), nullable=False),
+            pa.field("object_id", pa.string(), nullable=False),
+            pa.field("kind", pa.string(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("preferred", pa.bool_(), nullable=False),
+        ]
+    ),
+    Retired: pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("replaced_by", pa.string()),
+            pa.field("source", pa.string(), nullable=False),
+        ]
+    ),
+    SynonymPair: pa.schema(
+        [
+            pa.field("concept_id", pa.string(), nullable=False),
+            pa.field("left", pa.string(), nullable=False),
+            pa.field("right", pa.string(), nullable=False),
+            pa.field("left_lang", pa.string(), nullable=False),
+            pa.field("right_lang", pa.string(), nullable=False),
         ]
     ),
     Mention: pa.schema(

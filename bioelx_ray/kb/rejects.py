@@ -15,12 +15,22 @@ SHOWN_BYTES = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
-    """A row that could not be used. `line` counts from 1; `row` is the start of its bytes."""
+    """A row that could not be used; `row` is the start of its bytes.
+
+    It is found by `line`, which counts from 1, or in a file too large to count lines in by
+    `offset`, in bytes of the unpacked file.
+    """
 
     file: str
-    line: int
+    line: int | None
     reason: str
     row: str
+    offset: int | None = None
+
+    @property
+    def where(self) -> str:
+        """The place in words."""
+        return f"line {self.line:,}" if self.line else f"byte {self.offset:,}"
 
 
 class Rejects:
@@ -35,13 +45,15 @@ class Rejects:
         self._first: dict[str, Reject] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
 
-    def add(self, file: str, line: int, *, reason: str, row: bytes) -> None:
+    def add(
+        self, file: str, line: int | None, *, reason: str, row: bytes, offset: int | None = None
+    ) -> None:
         """Count a bad row, and keep it while there is room."""
         self._counts[file, reason] += 1
         if len(self._kept) >= self._keep and file in self._first:
             return
         shown = row[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
-        reject = Reject(file=file, line=line, reason=reason, row=shown)
+        reject = Reject(file=file, line=line, reason=reason, row=shown, offset=offset)
         self._first.setdefault(file, reject)
         if len(self._kept) < self._keep:
             self._kept.append(reject)
@@ -92,6 +104,6 @@ class Rejects:
         first = self._first[file]
         raise TooManyRejects(
             f"{file}: {bad:,} of {total:,} rows are bad ({bad / total:.2%}; at most "
-            f"{max_share:.2%} may be). The first is line {first.line}: {first.reason}. See {aside} "
+            f"{max_share:.2%} may be). The first is {first.where}: {first.reason}. See {aside} "
             "for the others. Correct the file, or allow a larger share of rejects"
         )
