@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
+from bioelx_ray import cli_audit, cli_kb
+from bioelx_ray.cli_sources import sources_app
 from bioelx_ray.config import RetrievalConfig, RetrieverName, load_config
 from bioelx_ray.console import messages, results, showing_progress
 from bioelx_ray.errors import BioelxError, ConfigError, MentionError
@@ -40,31 +43,16 @@ def main() -> None:
     try:
         app()
     except BioelxError as error:
-        messages.print(f"[bold red]error[/]: {error}", highlight=False, soft_wrap=True)
+        messages.print("[bold red]error[/]:", escape(str(error)), highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
-@app.command("kb")
-def build_knowledge_base(
-    sources: Annotated[
-        list[str], typer.Argument(help="hpo, starter, or files: .obo, .tsv, .csv, .parquet (.gz)")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="The directory to publish.")],
-    max_reject_share: Annotated[float, typer.Option(min=0, max=1)] = 0.001,
-) -> None:
-    """Build a knowledge base from sources; of sources that differ the earlier wins."""
-    from bioelx_ray.kb.packaged import parse_source
-    from bioelx_ray.kb.store import build_kb
-
-    specs = [parse_source(source) for source in sources]
-    with messages.status("reading and merging the sources"):
-        built = build_kb(out, specs, max_reject_share=max_reject_share)
-    counts = built.manifest.counts
-    results.print(
-        f"{out}: {counts['concepts']:,} concepts, {counts['aliases']:,} aliases in "
-        f"{len(counts['languages'])} languages, {sum(counts['rejected'].values())} rows rejected",
-        highlight=False,
-    )
+app.command("harvest")(cli_kb.harvest)
+app.command("diff")(cli_kb.diff)
+app.command("apply")(cli_kb.apply)
+app.command("pairs")(cli_audit.pairs)
+app.command("audit")(cli_audit.audit)
+app.add_typer(sources_app, name="sources")
 
 
 @app.command("index")

@@ -9,7 +9,8 @@ from bioelx_ray.config import EncoderConfig, IndexConfig
 from bioelx_ray.errors import ArtifactError
 from bioelx_ray.kb.packaged import hpo, starter
 from bioelx_ray.kb.sources import SourceSpec
-from bioelx_ray.kb.store import KnowledgeBase, build_kb
+from bioelx_ray.kb.harvest import build_kb
+from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.retrieval.build import Progress, build_index
 from bioelx_ray.retrieval.encoder import open_encoder
 

@@ -22,9 +22,7 @@ from bioelx_ray.records import (
     SynonymPair,
 )
 
-Record = TypeVar(
-    "Record", Concept, Alias, IdMapping, Retired, SynonymPair, Mention, Candidate
-)
+Record = TypeVar("Record", Concept, Alias, IdMapping, Retired, SynonymPair, Mention, Candidate)
 
 _STRINGS = pa.list_(pa.string())
 
@@ -97,7 +95,7 @@ SCHEMAS: dict[type[Any], pa.Schema] = {
 }
 
 
-def to_table(records: Iterable[Record], kind: type[Record]) -> pa.Table:
+def to_table(records: Iterable[object], kind: type[Any]) -> pa.Table:
     """Records of one kind as a table, in their order."""
     rows = list(records)
     schema = SCHEMAS[kind]

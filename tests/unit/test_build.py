@@ -114,10 +114,10 @@ def many(tmp_path_factory):
         word = "".join(rng.choice(list("abdefgiklmnoprstu"), size=9))
         lines += [f"x:{n}\ten\t{word} en", f"x:{n}\ten\t{word}s en", f"x:{n}\tde\tge{word} de"]
     (directory / "many.tsv").write_text("\n".join(lines) + "\n")
-    from bioelx_ray.kb.packaged import parse_source
-    from bioelx_ray.kb.store import build_kb
+    from bioelx_ray.kb.sources import from_file
+    from bioelx_ray.kb.harvest import build_kb
 
-    return KnowledgeBase(build_kb(directory / "kb", [parse_source(str(directory / "many.tsv"))]))
+    return KnowledgeBase(build_kb(directory / "kb", [from_file(directory / "many.tsv")]))
 
 
 def test_questions_hide_what_would_give_the_answer_away(many):

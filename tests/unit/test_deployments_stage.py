@@ -7,7 +7,7 @@ import pytest
 from bioelx_ray.config import RetrievalConfig
 from bioelx_ray.errors import ArtifactMismatch, ArtifactNotFound
 from bioelx_ray.kb.sources import from_file
-from bioelx_ray.kb.store import build_kb
+from bioelx_ray.kb.harvest import build_kb
 from deployments.stage import open_stage
 from tests.serving import artifacts, open_small
 

@@ -22,7 +22,13 @@ def test_all_are_counted_and_some_are_kept(tmp_path):
     path = rejects.write(tmp_path)
     assert path == tmp_path / "rejects.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert lines[0] == {"file": "a.tsv", "line": 1, "reason": "text is empty", "row": "row 1"}
+    assert lines[0] == {
+        "file": "a.tsv",
+        "line": 1,
+        "offset": None,
+        "reason": "text is empty",
+        "row": "row 1",
+    }
     assert lines[-1] == {"not_kept": 5}
     assert len(lines) == 3
 

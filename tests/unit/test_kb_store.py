@@ -11,9 +11,17 @@ import pyarrow as pa
 import pytest
 
 from bioelx_ray.artifacts import Source, open_artifact
-from bioelx_ray.errors import ArtifactCorrupt, ArtifactNotFound, InputError, TooManyRejects
-from bioelx_ray.kb.sources import SourceSpec
-from bioelx_ray.kb.store import KnowledgeBase, build_kb, parse_source
+from bioelx_ray.config import HarvestConfig
+from bioelx_ray.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ArtifactNotFound,
+    InputError,
+    TooManyRejects,
+)
+from bioelx_ray.kb.harvest import build_kb
+from bioelx_ray.kb.sources import SourceSpec, from_file
+from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.records import Alias, Concept
 from bioelx_ray.tables import SCHEMAS, from_table
 
@@ -44,8 +52,12 @@ def sources(tmp_path):
     obo = tmp_path / "small.obo"
     obo.write_text(SMALL_OBO)
     return [
-        SourceSpec(path=SAMPLE, source=Source(name="sample", licence="CC0-1.0")),
-        SourceSpec(path=obo, source=Source(name="small", licence="CC-BY-4.0", version="1")),
+        SourceSpec(
+            path=obo,
+            kind="obo",
+            source=Source(name="small", licence="CC-BY-4.0", version="1"),
+        ),
+        SourceSpec(path=SAMPLE, kind="table", source=Source(name="sample", licence="CC0-1.0")),
     ]
 
 
@@ -60,9 +72,9 @@ def test_lookup(kb):
     assert kb.concept("hp:0001658") == Concept(
         id="hp:0001658",
         name="Myocardial infarction",
-        semantic_types=("Myocardial infarction", "Disease or Syndrome"),
+        semantic_types=("Disease or Syndrome", "Myocardial infarction"),
         definition="Necrosis.",
-        xrefs=("umls:C0027051", "mesh:D009203"),
+        xrefs=("mesh:D009203", "umls:C0027051"),
     )
     assert "umls:C0011849" in kb
     assert "umls:C0027051" not in kb
@@ -111,23 +123,36 @@ def test_the_manifest(kb, tmp_path, sources):
     manifest = open_artifact(tmp_path / "kb", "kb").manifest
     assert manifest.counts == {
         "concepts": 4,
-        "aliases": 9,
-        "languages": {"de": 1, "en": 5, "ja": 1, "ru": 1, "tr": 1},
+        "aliases": 8,
+        "languages": {"de": 1, "en": 4, "ja": 1, "ru": 1, "tr": 1},
+        "by_source": {
+            "obo:hp": {"en": 1},
+            "starter": {"de": 1, "en": 3, "ja": 1, "ru": 1, "tr": 1},
+        },
         "ambiguous_forms": 0,
         "unified": 1,
-        "ambiguous_xrefs": 0,
+        "mappings": {"merged": {"fits alone": 2}},
+        "xrefs": 2,
+        "retired": 0,
+        "aliases_of_retired": 0,
+        "dropped": {"boilerplate": 1},
         "rejected": {},
     }
     assert manifest.sources == [spec.source for spec in sources]
     assert set(manifest.inputs) == {"sample", "small"}
     assert all(value.startswith("sha256:") for value in manifest.inputs.values())
-    assert set(manifest.files) == {"concepts.arrow", "aliases.arrow", "xrefs.arrow"}
+    assert set(manifest.files) == {
+        "concepts.arrow",
+        "aliases.arrow",
+        "xrefs.arrow",
+        "retired.arrow",
+    }
 
 
 def test_the_same_sources_give_the_same_artifact(tmp_path, sources):
     one, two = (build_kb(tmp_path / name, sources).manifest for name in ("one", "two"))
     assert one.fingerprint == two.fingerprint
-    other = build_kb(tmp_path / "three", sources, unify=False).manifest
+    other = build_kb(tmp_path / "three", sources, config=HarvestConfig(unify=False)).manifest
     assert other.fingerprint != one.fingerprint
     assert other.counts["concepts"] == 5
 
@@ -136,13 +161,15 @@ def bad_table(tmp_path, good=20):
     path = tmp_path / "bad.tsv"
     rows = [f"x:{n}\ten\tname {n}" for n in range(good)]
     path.write_text("\n".join(["concept_id\tlang\ttext", *rows, "x:1\ten\tnan", "x:1\t?\ta"]))
-    return parse_source(str(path))
+    return from_file(path)
 
 
 def test_rejects_within_the_share_stay_with_the_artifact(tmp_path):
     stale = tmp_path / "kb.rejects.jsonl"
     stale.write_text("old")
-    artifact = build_kb(tmp_path / "kb", [bad_table(tmp_path)], max_reject_share=0.1)
+    artifact = build_kb(
+        tmp_path / "kb", [bad_table(tmp_path)], config=HarvestConfig(max_reject_share=0.1)
+    )
     assert artifact.manifest.counts["rejected"] == {
         "lang is no BCP 47 tag": 1,
         "text is a placeholder (nan, null or none)": 1,
@@ -169,15 +196,15 @@ def test_too_many_rejects_are_left_aside(tmp_path, sources):
 def test_a_source_that_holds_nothing(tmp_path, name):
     path = tmp_path / name
     path.write_text("concept_id\tlang\ttext\n" if name.endswith("tsv") else "ontology: x\n")
-    with pytest.raises(InputError, match=f"{name}: holds no alias"):
-        build_kb(tmp_path / "kb", [parse_source(str(path))])
+    with pytest.raises(InputError, match=f"{name}: holds nothing"):
+        build_kb(tmp_path / "kb", [from_file(path)])
     assert not (tmp_path / "kb").exists()
 
 
 def test_no_source_and_one_twice(tmp_path, sources):
     with pytest.raises(InputError, match="no source"):
         build_kb(tmp_path / "kb", [])
-    with pytest.raises(InputError, match="source given twice: sample"):
+    with pytest.raises(InputError, match="source given twice: small"):
         build_kb(tmp_path / "kb", [sources[0], sources[0]])
 
 
@@ -194,21 +221,22 @@ def test_a_build_that_fails_keeps_what_stood_there(tmp_path, sources, monkeypatc
         return new_file(path, schema)
 
     monkeypatch.setattr(pa.ipc, "new_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        build_kb(target, sources, unify=False)
+    with pytest.raises(ArtifactError, match="No space left"):
+        build_kb(target, sources, config=HarvestConfig(unify=False))
     assert open_artifact(target, "kb").manifest.fingerprint == before
     assert len(KnowledgeBase.open(target)) == 4
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ArtifactError, match="No space left"):
         build_kb(tmp_path / "fresh", sources)
     left = sorted(p.name for p in tmp_path.iterdir())
-    assert left == ["cache", "kb", "small.obo"]
+    assert left == [".fresh.parts", ".kb.parts", "cache", "kb", "small.obo"]  # kept to go on with
 
 
 KILLED_MIDWAY = """
     import os, signal, sys
     from pathlib import Path
     import pyarrow as pa
-    from bioelx_ray.kb.store import build_kb, parse_source
+    from bioelx_ray.kb.harvest import build_kb
+    from bioelx_ray.kb.sources import from_file
 
     new_file = pa.ipc.new_file
 
@@ -219,7 +247,7 @@ KILLED_MIDWAY = """
         return new_file(path, schema)
 
     pa.ipc.new_file = die_at_the_second
-    build_kb(Path(sys.argv[1]), [parse_source(sys.argv[2])])
+    build_kb(Path(sys.argv[1]), [from_file(Path(sys.argv[2]))])
 """
 
 
@@ -257,7 +285,7 @@ def test_a_damaged_file_is_noticed(tmp_path, sources):
 @pytest.mark.skipif(not OPEN_KB.exists(), reason=f"{OPEN_KB} is not there")
 def test_open_kb_alone_merges_nothing(tmp_path):
     begin = time.process_time()
-    artifact = build_kb(tmp_path / "kb", [parse_source(str(OPEN_KB))])
+    artifact = build_kb(tmp_path / "kb", [from_file(OPEN_KB)])
     counts = artifact.manifest.counts
     assert time.process_time() - begin < 90  # 7 s; nothing may become quadratic
     assert counts["rejected"] == {"text is a placeholder (nan, null or none)": 95}
@@ -266,7 +294,7 @@ def test_open_kb_alone_merges_nothing(tmp_path):
     for line in artifact.file("rejects.jsonl").read_bytes().splitlines():
         reject = json.loads(line)
         assert lines[reject["line"] - 1].decode() == reject["row"]
-    assert (counts["concepts"], counts["unified"], counts["ambiguous_xrefs"]) == (81_009, 0, 0)
+    assert (counts["concepts"], counts["unified"], counts["mappings"]) == (81_009, 0, {})
     assert sum(counts["languages"].values()) == counts["aliases"] > 330_000
     assert counts["ambiguous_forms"] > 1_000
     before = pa.total_allocated_bytes()

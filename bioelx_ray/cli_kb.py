@@ -1,0 +1,74 @@
+"""Commands that build knowledge bases, and tell how they differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bioelx_ray.config import load_config
+from bioelx_ray.console import messages, results, showing_progress
+
+Out = Annotated[Path, typer.Option("--out", help="The directory to publish.")]
+
+
+def harvest(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="hpo, starter, files (.obo, .babelon.tsv, .sssom.tsv, .json.gz or .json.bz2 of "
+            "Wikidata, tables as .tsv, .csv, .parquet), or directories of them, or of UMLS's RRF."
+        ),
+    ],
+    *,
+    out: Out,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings in YAML.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", help="Keep what is read there: later builds read what is new."),
+    ] = None,
+    max_reject_share: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+) -> None:
+    """Build a knowledge base from sources; of sources that differ the earlier wins."""
+    from bioelx_ray.kb.harvest import build_kb, summary
+    from bioelx_ray.kb.packaged import parse_sources
+
+    given = {} if max_reject_share is None else {"harvest.max_reject_share": max_reject_share}
+    settings = load_config(config, given).harvest
+    specs = [spec for source in sources for spec in parse_sources(source)]
+    with showing_progress() as progress:
+        built = build_kb(out, specs, config=settings, workers=workers, work=work, progress=progress)
+    results.print(summary(built), highlight=False)
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(help="A knowledge base.")],
+    new: Annotated[Path, typer.Argument(help="A newer one.")],
+    *,
+    out: Out,
+) -> None:
+    """What a newer knowledge base changes, as a delta for those who have the older one."""
+    from bioelx_ray.kb.delta import build_delta, summary
+
+    with messages.status("comparing"):
+        built = build_delta(out, old, new)
+    results.print(f"{out}: {summary(built)}", highlight=False)
+
+
+def apply(
+    kb: Annotated[Path, typer.Argument(help="The knowledge base that the delta was made from.")],
+    delta: Annotated[Path, typer.Argument(help="See `bioelx diff`.")],
+    *,
+    out: Out,
+) -> None:
+    """Make the newer knowledge base out of the older one and a delta, byte for byte."""
+    from bioelx_ray.kb.delta import apply_delta
+
+    with messages.status("applying"):
+        built = apply_delta(out, kb, delta)
+    counts = built.manifest.counts
+    results.print(
+        f"{out}: {counts['concepts']:,} concepts, {counts['aliases']:,} aliases", highlight=False
+    )

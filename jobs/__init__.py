@@ -1,0 +1,1 @@
+"""Offline work on Ray: each job reads artifacts and files, and publishes the next artifact."""
