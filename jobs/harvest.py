@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import ray
 import typer
@@ -21,7 +21,7 @@ import typer
 from bioelx_ray.artifacts import Artifact
 from bioelx_ray.config import HarvestConfig, load_config
 from bioelx_ray.console import results, showing_progress
-from bioelx_ray.kb.harvest import Plan, Task, merge_parts, plan, run_task, summary
+from bioelx_ray.kb.harvest import Plan, merge_parts, plan, run_task, summary
 from bioelx_ray.kb.packaged import parse_sources
 from bioelx_ray.kb.sources import SourceSpec
 from jobs.session import run, session, shared
@@ -51,16 +51,17 @@ def main(
 
 def read_all(planned: Plan, work: Path, config: HarvestConfig) -> None:
     """Do all tasks with Ray Data; those that are done cost nothing."""
+    tasks = planned.tasks
 
-    def read(row: dict[str, Any]) -> dict[str, Any]:
-        task: Task = row["item"]
+    def read(row: dict[str, int]) -> dict[str, int]:
+        task = tasks[row["id"]]
         run_task(task, work, config)
         return {"bytes": task.reading.size}
 
-    tasks = ray.data.from_items(list(planned.tasks), override_num_blocks=len(planned.tasks))
+    ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts bytes
     done = 0
     with showing_progress() as progress:
-        for row in tasks.map(read).iter_rows():
+        for row in ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(read).iter_rows():
             done += row["bytes"]
             progress("read", done, planned.stored_bytes)
 

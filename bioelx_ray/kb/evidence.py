@@ -8,29 +8,18 @@ to it, but never by those of the vocabulary of the link's other end, its rivals.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from bioelx_ray.kb.likeness import SAME_WORDS, likeness, signatures
+from bioelx_ray.kb.agreement import SHARED, compare_names
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 HUB = 32
 """An id with more neighbours than this is no evidence for any of them."""
-
-SHOWN_NAMES = 4
-"""As many names a concept and language are compared where none is shared."""
-
-SHORTEST_SHARED = 4
-"""Bytes. Shorter forms are abbreviations, which unlike concepts share."""
-
-UNKNOWN, NO_LIKENESS, SLIGHT, FAIR, CLOSE, SAME, SHARED = range(-1, 6)
-"""Levels of agreement of names, from no common language to a shared form."""
-
-_BOUNDS = (0.2, 0.4, 0.6, SAME_WORDS)
-
-BATCH = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +67,7 @@ def gather(connection: DuckDBPyConnection) -> Links:
     connection.execute(_NODES)
     connection.execute(_LINKS)
     connection.execute(_PAIRS)
-    _compare_names(connection)
+    compare_names(connection)
     connection.execute(_TYPES)
     columns = connection.execute(_LINK_EVIDENCE).fetchnumpy()
     compared = connection.execute(_COMPARED).fetchnumpy()
@@ -104,7 +93,7 @@ def gather(connection: DuckDBPyConnection) -> Links:
     )
 
 
-def _plain(column: NDArray[np.generic], dtype: type[np.generic]) -> NDArray[np.generic]:
+def _plain(column: NDArray[Any], dtype: type[Scalar]) -> NDArray[Scalar]:
     return np.ascontiguousarray(column, dtype=dtype)
 
 
@@ -167,90 +156,6 @@ SELECT row_number() OVER (ORDER BY u, v) - 1 AS pair, u, v FROM (
 JOIN gate_nodes AS nu ON nu.code = u AND nu.trust >= 0
 JOIN gate_nodes AS nv ON nv.code = v AND nv.trust >= 0
 """
-
-# Forms as numbers, for strings of all concepts would not fit in memory.
-_SHARED = f"""
-CREATE OR REPLACE TEMP TABLE gate_forms AS
-SELECT code, hash(form) AS key FROM aliases JOIN gate_nodes ON id = concept_id
-WHERE strlen(form) >= {SHORTEST_SHARED}
-AND code IN (SELECT u FROM gate_pairs UNION ALL SELECT v FROM gate_pairs);
-
-CREATE OR REPLACE TEMP TABLE gate_shared AS
-SELECT DISTINCT pair FROM gate_pairs
-JOIN gate_forms AS l ON l.code = u JOIN gate_forms AS r ON r.code = v AND r.key = l.key;
-DROP TABLE gate_forms
-"""
-
-_SHOWN = f"""
-CREATE OR REPLACE TEMP TABLE gate_langs AS
-WITH rest AS (SELECT u, v FROM gate_pairs ANTI JOIN gate_shared USING (pair))
-SELECT code, split_part(lang, '-', 1) AS lang FROM aliases JOIN gate_nodes ON id = concept_id
-WHERE form <> '' AND code IN (SELECT u FROM rest UNION ALL SELECT v FROM rest)
-GROUP BY ALL;
-
-CREATE OR REPLACE TEMP TABLE gate_unlike AS
-SELECT pair, u, v, arg_min(l.lang, (l.lang <> 'en', l.lang)) AS lang
-FROM (FROM gate_pairs ANTI JOIN gate_shared USING (pair))
-JOIN gate_langs AS l ON l.code = u JOIN gate_langs AS r ON r.code = v AND r.lang = l.lang
-GROUP BY ALL;
-
-CREATE OR REPLACE TEMP TABLE gate_shown AS
-WITH wanted AS (
-    SELECT u AS code, lang FROM gate_unlike UNION SELECT v, lang FROM gate_unlike
-), names AS (
-    SELECT DISTINCT code, wanted.lang, preferred, src, form
-    FROM aliases JOIN gate_nodes ON id = concept_id
-    JOIN wanted USING (code) WHERE wanted.lang = split_part(aliases.lang, '-', 1) AND form <> ''
-)
-SELECT code, lang, arg_min(form, (NOT preferred, src, strlen(form), form), {SHOWN_NAMES}) AS forms
-FROM names GROUP BY ALL
-"""
-
-
-def _compare_names(connection: DuckDBPyConnection) -> None:
-    """Make the table ``gate_agreement`` (pair, level) of the pairs with a common language."""
-    connection.execute(_SHARED)
-    connection.execute(_SHOWN)
-    reader = connection.sql(
-        "SELECT pair, l.forms, r.forms FROM gate_unlike AS p"
-        " JOIN gate_shown AS l ON l.code = u AND l.lang = p.lang"
-        " JOIN gate_shown AS r ON r.code = v AND r.lang = p.lang"
-    ).to_arrow_reader(BATCH)
-    pairs, levels = [np.zeros(0, np.int64)], [np.zeros(0, np.int8)]
-    for batch in reader:
-        pairs.append(batch.column(0).to_numpy())
-        levels.append(_levels(batch.column(1), batch.column(2)))
-    graded = pa.table({"pair": np.concatenate(pairs), "level": np.concatenate(levels)})
-    connection.register("gate_graded", graded)
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE gate_agreement AS SELECT pair, level FROM gate_graded"
-        f" UNION ALL SELECT pair, {SHARED}::TINYINT FROM gate_shared"
-    )
-    connection.unregister("gate_graded")
-
-
-def _levels(left: pa.ListArray, right: pa.ListArray) -> NDArray[np.int8]:
-    """The level of the likest names of each row."""
-    left_of, right_of, row = _combinations(left, right)
-    l, r = signatures(left.flatten()), signatures(right.flatten())
-    alike = likeness(l.take(left_of), r.take(right_of))
-    best = np.zeros(len(left), np.float32)
-    np.maximum.at(best, row, alike)
-    return np.searchsorted(np.array(_BOUNDS, np.float32), best, side="right").astype(np.int8)
-
-
-def _combinations(
-    left: pa.ListArray, right: pa.ListArray
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """All combinations of the elements of both lists of a row: their places, and the row."""
-    n_left = left.value_lengths().to_numpy().astype(np.int64)
-    n_right = right.value_lengths().to_numpy().astype(np.int64)
-    count = n_left * n_right
-    row = np.repeat(np.arange(len(left)), count)
-    within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    start_left, start_right = np.cumsum(n_left) - n_left, np.cumsum(n_right) - n_right
-    return start_left[row] + within // n_right[row], start_right[row] + within % n_right[row], row
-
 
 _TYPES = f"""
 CREATE OR REPLACE TEMP TABLE gate_types AS

@@ -10,7 +10,6 @@ links form no cycle (monomer-dimer model; Bayati et al. 2007, doi:10.1145/125079
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +106,7 @@ def log_odds(links: Links, believed: Floats | None = None) -> Floats:
     best = np.full(len(odds), -np.inf)
     heard = own | (sure > 0)
     np.maximum.at(best, compared.link[heard], said[heard])
-    return odds + np.where(np.isneginf(best), 0.0, best)
+    return np.asarray(odds + np.where(np.isneginf(best), 0.0, best))
 
 
 def _prior(links: Links) -> Floats:
@@ -125,7 +124,7 @@ def _slots(links: Links) -> NDArray[np.int32]:
 
 def _contested(slots: NDArray[np.int32]) -> NDArray[np.bool_]:
     size = np.bincount(slots.ravel())
-    return (size[slots] > 1).any(axis=0)
+    return np.asarray((size[slots] > 1).any(axis=0))
 
 
 def compete(odds: Floats, slots: NDArray[np.int32]) -> Floats:
@@ -140,7 +139,7 @@ def compete(odds: Floats, slots: NDArray[np.int32]) -> Floats:
     rivals = np.flatnonzero(_contested(slots))
     if len(rivals):
         probability[rivals] = _marginals(weight[rivals], slots[:, rivals])
-    return probability
+    return np.asarray(probability)
 
 
 def _marginals(weight: Floats, slots: NDArray[np.int32]) -> Floats:

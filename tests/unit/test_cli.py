@@ -28,11 +28,11 @@ def run(*args):
     return result
 
 
-def test_kb_says_what_it_built(tmp_path):
+def test_harvest_says_what_it_built(tmp_path):
     table = tmp_path / "t.tsv"
     table.write_text(SMALL_TABLE)
-    out = run("kb", table, "--out", tmp_path / "kb").output
-    assert "6 concepts, 19 aliases in 12 languages, 0 rows rejected" in " ".join(out.split())
+    out = run("harvest", table, "--out", tmp_path / "kb").output
+    assert "6 concepts, 19 aliases in 12 languages; 0 concepts joined" in " ".join(out.split())
     assert open_artifact(tmp_path / "kb", "kb").manifest.counts["concepts"] == 6
 
 
@@ -88,7 +88,7 @@ def test_evaluate_prints_and_writes_figures(small, tmp_path):
         (("link", "[[text]]", "--lang", "klingon!"), InputError, "klingon!"),
         (("link", "[[text]]", "--retriever", "magic"), ConfigError, "dense, lexical, hybrid"),
         (("evaluate", "xyz", ".", "--index", "i", "--kb", "k"), ConfigError, "xlbel, mantra"),
-        (("kb", "nowhere.tsv", "--out", "x"), InputError, "nowhere.tsv"),
+        (("harvest", "nowhere.tsv", "--out", "x"), InputError, "nowhere.tsv"),
         (("index", "nowhere", "--out", "x", "--config", "none.yaml"), ConfigError, "none.yaml"),
     ],
 )
@@ -98,7 +98,7 @@ def test_what_is_wrong_is_said(args, error, message):
 
 
 def test_errors_end_in_one_line_and_exit_code_2(tmp_path):
-    command = [sys.executable, "-m", "bioelx_ray.cli", "kb", "none.tsv", "--out", "x"]
+    command = [sys.executable, "-m", "bioelx_ray.cli", "harvest", "none.tsv", "--out", "x"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

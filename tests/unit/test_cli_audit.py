@@ -5,7 +5,7 @@ import typer
 from typer.testing import CliRunner
 
 from bioelx_ray.artifacts import open_artifact
-from bioelx_ray.cli_audit import audit, pairs
+from bioelx_ray.cli import audit, pairs
 from bioelx_ray.errors import ConfigError, InputError
 from bioelx_ray.testing import small_kb
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from bioelx_ray.cli_sources import sources_app
+from bioelx_ray.cli.sources import sources_app
 from bioelx_ray.errors import BioelxError, InputError
 
 HP = b"format-version: 1.2\n\n[Term]\nid: HP:0001658\nname: Myocardial infarction\n"
@@ -157,7 +157,7 @@ def test_an_unknown_name(registry, tmp_path):
 def test_help_does_not_load_the_http_client():
     code = (
         "import sys; from typer.testing import CliRunner; "
-        "from bioelx_ray.cli_sources import sources_app as app; "
+        "from bioelx_ray.cli.sources import sources_app as app; "
         "r = CliRunner().invoke(app, ['fetch', '--help']); "
         "assert 'BIOELX_SOURCES' in r.output, r.output; "
         "sys.exit('httpx' in sys.modules)"

@@ -373,9 +373,10 @@ NO_MAPPING = ["text", 5, [1], True]
     ],
 )
 def test_entities_of_the_wrong_shape_are_rejects(changed):
-    rejects = Rejects()
+    rejects, seen = Rejects(), Seen()
     data = lines_of(entity(id="Q1"), entity(**changed), entity(id="Q2"))
-    records = read(data, rejects=rejects, sitelinks=True)
+    records = read(data, rejects=rejects, seen=seen, sitelinks=True)
+    assert (seen.rows, seen.entities) == (5, 2)
     assert {r.id for r in records if isinstance(r, Concept)} == {"wikidata:Q1", "wikidata:Q2"}
     assert len(records) == 12
     [reject] = rejects.kept

@@ -1,35 +1,22 @@
-"""The command `bioelx`. Results go to stdout, progress and errors to stderr."""
+"""Commands that index a knowledge base and link mentions to it: `index`, `link`, `demo`."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from bioelx_ray import cli_audit, cli_kb
-from bioelx_ray.cli_sources import sources_app
-from bioelx_ray.config import RetrievalConfig, RetrieverName, load_config
-from bioelx_ray.console import messages, results, showing_progress
-from bioelx_ray.errors import BioelxError, ConfigError, MentionError
+from bioelx_ray.cli.options import Config, Out, retriever_name
+from bioelx_ray.config import RetrievalConfig, load_config
+from bioelx_ray.console import results, showing_progress
+from bioelx_ray.errors import MentionError
 from bioelx_ray.records import UNDETERMINED, Link, Mention, mention_in
 
-# The commands import what they need: torch and FAISS take seconds, `bioelx --help` should not.
-
-app = typer.Typer(
-    help="Link mentions of biomedical concepts, in any language, to a knowledge base.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-
-Config = Annotated[Path | None, typer.Option("--config", help="Settings in YAML.")]
 IndexPath = Annotated[
     Path | None, typer.Option("--index", help="An index; without it the demo's, built if missing.")
 ]
@@ -38,27 +25,10 @@ Model = Annotated[
 ]
 
 
-def main() -> None:
-    """Entry point: errors raised on purpose end in one line and exit code 2."""
-    try:
-        app()
-    except BioelxError as error:
-        messages.print("[bold red]error[/]:", escape(str(error)), highlight=False, soft_wrap=True)
-        sys.exit(2)
-
-
-app.command("harvest")(cli_kb.harvest)
-app.command("diff")(cli_kb.diff)
-app.command("apply")(cli_kb.apply)
-app.command("pairs")(cli_audit.pairs)
-app.command("audit")(cli_audit.audit)
-app.add_typer(sources_app, name="sources")
-
-
-@app.command("index")
-def index_knowledge_base(
-    kb: Annotated[Path, typer.Argument(help="A knowledge base (see `bioelx kb`).")],
-    out: Annotated[Path, typer.Option("--out", help="The directory to publish.")],
+def index(
+    kb: Annotated[Path, typer.Argument(help="A knowledge base (see `bioelx harvest`).")],
+    *,
+    out: Out,
     encoder: Model = "embedded",
     config: Config = None,
 ) -> None:
@@ -86,7 +56,6 @@ def index_knowledge_base(
     )
 
 
-@app.command()
 def link(
     text: Annotated[str, typer.Argument(help="A text; mentions may be marked as [[...]].")],
     mention: Annotated[list[str] | None, typer.Option(help="A mention that occurs in it.")] = None,
@@ -114,7 +83,7 @@ def link(
         langs=frozenset(alias_lang or ()),
     )
     mentions = _mentions(text, mention or [], lang=language_tag(lang))
-    retrieval = RetrievalConfig(retriever=_retriever(retriever))
+    retrieval = RetrievalConfig(retriever=retriever_name(retriever))
     stage_one = open_retriever(index or _demo_index(), retrieval=retrieval)
     links = Linker(stage_one, PassThroughRanker()).link(mentions, k=top_k, where=where)
     if as_json:
@@ -124,56 +93,6 @@ def link(
         results.print(_table(links))
 
 
-@app.command()
-def evaluate(
-    suite: Annotated[str, typer.Argument(help="xlbel or mantra")],
-    directory: Annotated[Path, typer.Argument(help="The files as their authors publish them.")],
-    index: Annotated[Path, typer.Option("--index")],
-    kb: Annotated[Path, typer.Option("--kb", help="The knowledge base of the index.")],
-    retriever: Annotated[
-        list[str] | None, typer.Option(help="dense, lexical, hybrid; may be given again")
-    ] = None,
-    as_json: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
-    audit: Annotated[
-        bool, typer.Option("--audit", help="Also without mentions that are aliases of their gold.")
-    ] = False,
-) -> None:
-    """Recall@1, 5 and 64 over distinct concepts, for mentions whose gold is in the kb."""
-    from bioelx_ray.evaluation import audit as audits
-    from bioelx_ray.evaluation.corpora import SUITES
-    from bioelx_ray.evaluation.report import Report, as_table
-    from bioelx_ray.evaluation.report import as_json as report_json
-    from bioelx_ray.evaluation.run import evaluate as run
-    from bioelx_ray.kb.store import KnowledgeBase
-    from bioelx_ray.linker import open_retriever
-
-    if suite not in SUITES:
-        raise ConfigError(f"no suite {suite!r}; there are: {', '.join(SUITES)}")
-    gold, known = SUITES[suite](directory), KnowledgeBase.open(kb)
-    reports: dict[str, Report] = {}
-    with showing_progress() as progress:
-        for name in map(_retriever, retriever or ["dense"]):
-            stage_one = open_retriever(index, retrieval=RetrievalConfig(retriever=name))
-            reports[name] = run(
-                stage_one,
-                gold,
-                known=known,
-                progress=partial(progress, name),
-            )
-    results.print(as_table(reports, title=f"{suite}: Recall over {index}"))
-    figures = {name: report_json(report) for name, report in reports.items()}
-    if audit:
-        parts = {
-            name: audits.audit(report, audits.seen_in(known)) for name, report in reports.items()
-        }
-        unseen = {name: part.unseen for name, part in parts.items()}
-        results.print(as_table(unseen, title="mentions that are no alias of their gold concept"))
-        figures |= {f"{name}, audit": audits.as_json(part) for name, part in parts.items()}
-    if as_json:
-        as_json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-@app.command()
 def demo(
     build_only: Annotated[
         bool, typer.Option("--build-only", help="Build the knowledge base and index, and stop.")
@@ -193,13 +112,6 @@ def _demo_index() -> Path:
     with showing_progress() as progress:
         index, _ = ensure_demo(progress)
     return index
-
-
-def _retriever(name: str) -> RetrieverName:
-    names: dict[str, RetrieverName] = {"dense": "dense", "lexical": "lexical", "hybrid": "hybrid"}
-    if name not in names:
-        raise ConfigError(f"no retriever {name!r}; there are: {', '.join(names)}")
-    return names[name]
 
 
 def _mentions(text: str, wanted: Sequence[str], *, lang: str) -> list[Mention]:
@@ -257,7 +169,3 @@ def _table(links: Sequence[Link]) -> Table:
         if found.concept_id is None:
             table.add_row(found.mention.text, "-", "NIL", "", found.reason, "", "")
     return table
-
-
-if __name__ == "__main__":
-    main()

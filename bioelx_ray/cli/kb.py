@@ -1,16 +1,18 @@
-"""Commands that build knowledge bases, and tell how they differ."""
+"""Commands that build knowledge bases and what is made of them alone.
+
+`harvest`, `diff`, `apply` and `pairs`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from bioelx_ray.cli.options import Config, Out
 from bioelx_ray.config import load_config
 from bioelx_ray.console import messages, results, showing_progress
-
-Out = Annotated[Path, typer.Option("--out", help="The directory to publish.")]
 
 
 def harvest(
@@ -23,7 +25,7 @@ def harvest(
     ],
     *,
     out: Out,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings in YAML.")] = None,
+    config: Config = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
     work: Annotated[
         Path | None,
@@ -71,4 +73,36 @@ def apply(
     counts = built.manifest.counts
     results.print(
         f"{out}: {counts['concepts']:,} concepts, {counts['aliases']:,} aliases", highlight=False
+    )
+
+
+def pairs(
+    kb: Annotated[Path, typer.Argument(help="A knowledge base (see `bioelx harvest`).")],
+    *,
+    out: Out,
+    config: Config = None,
+    exclude: Annotated[
+        Path | None, typer.Option("--exclude", help="Forms to leave out (bioelx audit --list).")
+    ] = None,
+    per_concept: Annotated[
+        int | None, typer.Option(min=1, help="Pairs a concept at most; without it the settings'.")
+    ] = None,
+) -> None:
+    """Draw synonym pairs for training, cross-lingual ones first."""
+    from bioelx_ray.kb.pairs import build_pairs
+    from bioelx_ray.kb.store import KnowledgeBase
+
+    overrides: dict[str, Any] = {} if per_concept is None else {"pairs.per_concept": per_concept}
+    settings = load_config(config, overrides).pairs
+    with showing_progress() as progress:
+        built = build_pairs(
+            out, KnowledgeBase.open(kb), config=settings, exclude=exclude, progress=progress
+        )
+    counts = built.manifest.counts
+    left_out = ", ".join(f"{n:,} {reason}" for reason, n in counts["left_out"].items())
+    results.print(
+        f"{out}: {counts['pairs']:,} pairs of {counts['concepts']:,} concepts, "
+        f"{counts['kinds']['cross'] / counts['pairs']:.1%} cross-lingual, in "
+        f"{len(counts['languages'])} languages; aliases left out: {left_out}",
+        highlight=False,
     )
