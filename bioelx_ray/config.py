@@ -102,6 +102,76 @@ class PairsConfig(Section):
     seed: int = 0
 
 
+class LossConfig(Section):
+    """What training minimises. The defaults of ``multi-similarity`` and its miner are SapBERT's.
+
+    `temperature` belongs to ``info-nce``.
+    """
+
+    name: Literal["multi-similarity", "info-nce"] = "multi-similarity"
+    alpha: float = Field(default=1.0, gt=0)
+    beta: float = Field(default=60.0, gt=0)
+    base: float = Field(default=0.5, ge=-1, le=1)
+    margin: float = Field(default=0.2, ge=0)
+    temperature: float = Field(default=0.05, gt=0)
+
+
+class AdapterConfig(Section):
+    """Which weights are trained.
+
+    ``full`` trains the transformer, ``lora`` low-rank updates of its linear layers, ``head`` a
+    linear map behind it. `layers` counts from the top; 0 means all. `freeze_embeddings` left out
+    freezes the word embeddings on a CPU only, where their gradient costs more than the rest of a
+    step.
+    """
+
+    kind: Literal["full", "lora", "head"] = "full"
+    rank: int = Field(default=32, ge=1)
+    scale: float = Field(default=2.0, gt=0)
+    layers: int = Field(default=0, ge=0)
+    freeze_embeddings: bool | None = None
+
+
+class NegativesConfig(Section):
+    """Hard negatives: every `every` steps, `per_anchor` aliases of other concepts near an anchor.
+
+    0 mines none.
+    """
+
+    every: int = Field(default=0, ge=0)
+    per_anchor: int = Field(default=1, ge=1)
+
+
+class TrainConfig(Section):
+    """Alias training. `batch_pairs` is over all workers; `epochs` may be a fraction of one.
+
+    Texts are embedded in micro-batches of `micro_tokens`, padding counted. `cache_gradients` embeds
+    them twice, and holds one micro-batch's activations at a time instead of all. `lr` rises over
+    `warmup` of the steps and falls to 0. `patience` counts evaluations without a gain; 0 never stops
+    early. A checkpoint is written every `save_every` steps.
+    """
+
+    loss: LossConfig = LossConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    negatives: NegativesConfig = NegativesConfig()
+    batch_pairs: int = Field(default=256, ge=2)
+    micro_tokens: int = Field(default=2048, ge=32)
+    cache_gradients: bool = False
+    max_length: int = Field(default=25, ge=8)
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    lr: float = Field(default=2e-5, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    clip: float = Field(default=1.0, ge=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    evaluate_every: int = Field(default=100, ge=1)
+    patience: int = Field(default=0, ge=0)
+    save_every: int = Field(default=50, ge=1)
+    seed: int = 33
+
+
 class EncoderConfig(Section):
     """Which encoder turns texts into vectors, and with which engine.
 
@@ -151,6 +221,7 @@ class Config(Section):
 
     harvest: HarvestConfig = HarvestConfig()
     pairs: PairsConfig = PairsConfig()
+    train: TrainConfig = TrainConfig()
     encoder: EncoderConfig = EncoderConfig()
     index: IndexConfig = IndexConfig()
     retrieval: RetrievalConfig = RetrievalConfig()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bioelx_ray.kb.likeness import SAME_WORDS, likeness, signatures
 
-SHOWN_NAMES = 6
+SHOWN_NAMES = 4
 """As many names a concept and language are compared where none is shared."""
 
 SHORTEST_SHARED = 4

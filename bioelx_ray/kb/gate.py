@@ -10,6 +10,8 @@ links form no cycle (monomer-dimer model; Bayati et al. 2007, doi:10.1145/125079
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +43,8 @@ AGAINST = -1.0
 """A link that is refused is dropped, not ambiguous, if its evidence comes to no more than this."""
 
 ROUNDS = 60
+
+PART = 1 << 16
 
 REASONS = (
     "fits alone",
@@ -102,9 +106,12 @@ def log_odds(links: Links, believed: Floats | None = None) -> Floats:
     sure = np.where(own, 1.0, 0.0 if believed is None else believed[compared.via])
     # Where the link to the other concept is wrong, the comparison says nothing: odds of 1.
     said = np.log(sure * np.exp(said) + (1 - sure))
-    # The best word counts, for a concept that was linked wrongly agrees with none.
+    # The best word counts, for a concept that was linked wrongly agrees with none. But where the
+    # ends can be compared themselves, others do not explain their disagreement away.
+    direct = np.zeros(len(odds), np.bool_)
+    direct[compared.link[own]] = True
+    heard = own | (sure >= ACCEPT) & ((said > 0) | ~direct[compared.link])
     best = np.full(len(odds), -np.inf)
-    heard = own | (sure > 0)
     np.maximum.at(best, compared.link[heard], said[heard])
     return np.asarray(odds + np.where(np.isneginf(best), 0.0, best))
 
@@ -178,11 +185,15 @@ def _join(links: Links, probability: Floats) -> tuple[NDArray[np.int32], NDArray
     leaf = (degree == 1) & (links.trust < 0)
     last = leaf[links.a[accepted]] | leaf[links.b[accepted]]
     order = accepted[np.lexsort((-probability[accepted], last))]
-    parent = list(range(nodes))
-    mask = [1 << vocabulary for vocabulary in links.vocabulary.tolist()]
-    refused = []
-    ends = zip(order.tolist(), links.a[order].tolist(), links.b[order].tolist(), strict=True)
-    for link, a, b in ends:
+    return _unite(links, order)
+
+
+def _unite(links: Links, order: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    parent = array("i", range(len(links.vocabulary)))
+    bits = [1 << v for v in range(int(links.vocabulary.max(initial=-1)) + 1)]
+    mask = [bits[v] for v in links.vocabulary]  # one object a vocabulary, not one a node
+    refused = array("q")
+    for link, a, b in _ends(links, order):
         while parent[a] != a:
             parent[a] = a = parent[parent[a]]
         while parent[b] != b:
@@ -198,6 +209,13 @@ def _join(links: Links, probability: Floats) -> tuple[NDArray[np.int32], NDArray
     for node, above in enumerate(parent):  # a parent is smaller, so it is settled before
         parent[node] = parent[above]
     return np.array(parent, np.int32), np.array(refused, np.int64)
+
+
+def _ends(links: Links, order: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Links with their ends, in an order; as Python's numbers, but never all of them at once."""
+    for start in range(0, len(order), PART):
+        part = order[start : start + PART]
+        yield from zip(part.tolist(), links.a[part].tolist(), links.b[part].tolist(), strict=True)
 
 
 def _holds_several(links: Links, component: NDArray[np.int32]) -> NDArray[np.bool_]:

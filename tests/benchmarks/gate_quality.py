@@ -279,7 +279,7 @@ def wilson(hits, n):
         return "-"
     z, p = 1.96, hits / n
     middle, spread = p + z * z / (2 * n), z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5
-    low, high = ((middle + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
+    low, high = (max(middle + sign * spread, 0) / (1 + z * z / n) for sign in (-1, 1))
     return f"{p:.1%} [{low:.1%}, {high:.1%}] n={n:,}"
 
 
