@@ -9,7 +9,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bioelx_ray.errors import ConfigError
-
 from bioelx_ray.records import MappingKind
 
 RetrieverName = Literal["dense", "lexical", "hybrid"]
@@ -147,8 +146,8 @@ class TrainConfig(Section):
 
     Texts are embedded in micro-batches of `micro_tokens`, padding counted. `cache_gradients` embeds
     them twice, and holds one micro-batch's activations at a time instead of all. `lr` rises over
-    `warmup` of the steps and falls to 0. `patience` counts evaluations without a gain; 0 never stops
-    early. A checkpoint is written every `save_every` steps.
+    the share `warmup` of the steps and falls to 0. `patience` counts evaluations without a gain;
+    0 never stops early. A checkpoint is written every `save_every` steps.
     """
 
     loss: LossConfig = LossConfig()
