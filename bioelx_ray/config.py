@@ -175,11 +175,13 @@ class EncoderConfig(Section):
     """Which encoder turns texts into vectors, and with which engine.
 
     `model` is ``embedded`` (multilingual-e5-small from packages), a Hugging Face directory, or a
-    hub name. `pooling`, `prefix` and `max_length` left out are taken from the model's own files.
-    `threads` 0 means as many as there are cores.
+    hub name. `adapter` is the directory of one trained for it, or ``none``; left out, ``embedded``
+    takes the packaged one, if there is one. `pooling`, `prefix` and `max_length` left out are taken
+    from the adapter or the model's own files. `threads` 0 means as many as there are cores.
     """
 
     model: str = "embedded"
+    adapter: str | None = None
     engine: EngineName = "auto"
     pooling: Literal["cls", "mean"] | None = None
     prefix: str | None = None

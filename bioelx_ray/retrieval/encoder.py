@@ -25,6 +25,8 @@ from bioelx_ray.retrieval.model_files import ModelFiles, locate
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from bioelx_ray.retrieval.torch_engine import Pooled
+
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +66,7 @@ def open_encoder(config: EncoderConfig) -> Encoder:
     Raises:
         EncoderError: there is no such model, it cannot be used, or not with the wanted engine.
         ArtifactCorrupt: the model's directory has a manifest, and its files differ from it.
+        ArtifactError: the adapter is missing, damaged, or was trained for another model.
     """
     files = locate(config)
     if config.engine == "torch" or (config.engine == "auto" and not _prefers_onnx()):
@@ -86,9 +89,9 @@ def _prefers_onnx() -> bool:
 
 
 def _torch_encoder(files: ModelFiles, config: EncoderConfig) -> Encoder:
-    from bioelx_ray.retrieval.torch_engine import Pooled, torch_forward
+    from bioelx_ray.retrieval.torch_engine import torch_forward
 
-    module = Pooled(load_model(files.path), pooling=files.pooling)
+    module = load_pooled(files)
     return BatchedEncoder(
         tokens=load_tokens(files.path, max_length=files.max_length),
         forward=torch_forward(module, threads=config.threads),
@@ -105,10 +108,29 @@ def _onnx_encoder(files: ModelFiles, config: EncoderConfig) -> Encoder:
 
     return open_onnx(
         files,
-        model=partial(load_model, files.path),
+        model=partial(load_pooled, files),
         tokens=partial(load_tokens, files.path, max_length=files.max_length),
         config=config,
     )
+
+
+def load_pooled(files: ModelFiles) -> Pooled:
+    """A model with its head and its adapter, in fp32, for inference.
+
+    Raises:
+        EncoderError: transformers cannot load the model, or its head does not fit it.
+        ArtifactError: the adapter is damaged or does not fit the model.
+    """
+    from bioelx_ray.retrieval.adapter import load_adapter
+    from bioelx_ray.retrieval.heads import load_head
+    from bioelx_ray.retrieval.torch_engine import Pooled
+
+    module = Pooled(load_model(files.path), pooling=files.pooling)
+    if files.head:
+        module.head = load_head(files.head, width=module.width)
+    if files.adapter:
+        load_adapter(files.adapter, module, base=files.base)
+    return module.eval()
 
 
 def load_model(directory: Path) -> Module:

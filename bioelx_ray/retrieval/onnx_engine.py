@@ -19,7 +19,7 @@ from bioelx_ray.retrieval.model_files import ModelFiles
 from bioelx_ray.retrieval.threads import cpu_count
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from bioelx_ray.retrieval.torch_engine import Pooled
 
 ENGINE = "onnx-int8"
 QUANTISATION = "rows-a8-w7-1"
@@ -33,7 +33,7 @@ _EXPORTERS = ("torch", "transformers", "onnx", "onnxscript")
 def open_onnx(
     files: ModelFiles,
     *,
-    model: Callable[[], Module],
+    model: Callable[[], Pooled],
     tokens: Callable[[], Tokens],
     config: EncoderConfig,
 ) -> BatchedEncoder:

@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 def build_onnx(
     target: Path,
-    model: torch.nn.Module,
+    pooled: Pooled,
     tokens: Tokens,
     *,
     files: ModelFiles,
@@ -53,13 +53,12 @@ def build_onnx(
             nothing is published then.
     """
     _log.info("quantising %s for onnxruntime; this is done once", files.path)
-    pooled = Pooled(model, pooling=files.pooling)
     manifest = Manifest(
         kind="encoder",
         code_version=code_version(),
         config={"quantisation": QUANTISATION, "dim": pooled.dim, "pad_id": tokens.pad_id},
         inputs={"encoder": files.fingerprint},
-        sources=_sources(files.path),
+        sources=_sources(files),
     )
     with publish(target, manifest) as draft:
         save(quantise(export(pooled)), draft / GRAPH)
@@ -72,9 +71,12 @@ def build_onnx(
     _log.info("Recall@1 on the built-in probe: %s %.4f, fp32 %.4f", ENGINE, found, reference)
 
 
-def _sources(path: Path) -> list[Source]:
-    known = (path / MANIFEST).is_file()
-    return open_artifact(path, "encoder").manifest.sources if known else []
+def _sources(files: ModelFiles) -> list[Source]:
+    known = (files.path / MANIFEST).is_file()
+    sources = open_artifact(files.path, "encoder").manifest.sources if known else []
+    return sources + (
+        open_artifact(files.adapter, "adapter").manifest.sources if files.adapter else []
+    )
 
 
 def _recall(forward: Forward, *, tokens: Tokens, dim: int, files: ModelFiles) -> float:

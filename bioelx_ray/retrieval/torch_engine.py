@@ -12,13 +12,32 @@ from bioelx_ray.retrieval.batched import Forward, Vectors
 
 
 class Pooled(torch.nn.Module):
-    """A transformer whose output is one unit vector a text."""
+    """A transformer whose output is one unit vector a text.
 
-    def __init__(self, model: torch.nn.Module, *, pooling: Literal["cls", "mean"]) -> None:
+    `head`, if there is one, maps what was pooled before it is brought to unit length.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        pooling: Literal["cls", "mean"],
+        head: torch.nn.Linear | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.pooling = pooling
-        self.dim = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        self.head = head
+
+    @property
+    def width(self) -> int:
+        """Length of a token's vector in the transformer's last layer."""
+        return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def dim(self) -> int:
+        """Length of a text's vector."""
+        return self.head.out_features if self.head is not None else self.width
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Int64 [batch, length], padded on the right -> float32 [batch, dim]."""
@@ -29,6 +48,8 @@ class Pooled(torch.nn.Module):
         else:
             weights = attention_mask.unsqueeze(-1).float()
             pooled = (hidden * weights).sum(1) / weights.sum(1)
+        if self.head is not None:
+            pooled = self.head(pooled).float()
         return torch.nn.functional.normalize(pooled, dim=-1)
 
 

@@ -1,0 +1,87 @@
+"""Pairs to batches: a batch is known by the number of its step alone.
+
+Step t of an epoch takes the rows [t * n, (t + 1) * n) of a permutation that the seed and the epoch
+give, n the pairs of a batch over all workers; the last batch of an epoch is smaller. So a run that
+is resumed, with any number of workers, sees the batches that an undisturbed one sees.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bioelx_ray.config import TrainConfig
+from bioelx_ray.retrieval.token_store import TokenStore
+
+_AHEAD = 4
+"""Batches that are made before they are asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The part of a step's batch that one worker embeds.
+
+    `texts` are the left sides of its pairs and then the right ones, int32 token ids; `labels`
+    int64 [texts] are the numbers of their concepts. `rows` int64 are the pairs of the whole batch,
+    of all workers, and `tokens` is how many these have, without padding.
+    """
+
+    step: int
+    texts: list[NDArray[np.int32]]
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    tokens: int
+
+
+class Batches:
+    """All batches of a run, for worker `rank` of `world`."""
+
+    def __init__(
+        self, store: TokenStore, config: TrainConfig, *, rank: int = 0, world: int = 1
+    ) -> None:
+        self.store = store
+        self._pairs, self._size = len(store.concepts), config.batch_pairs
+        self._seed, self._rank, self._world = config.seed, rank, world
+        self._epoch: tuple[int, NDArray[np.int64]] | None = None
+        self.per_epoch = ceil(self._pairs / self._size)
+        wanted = max(1, ceil(config.epochs * self.per_epoch - 1e-9))
+        self.steps = min(wanted, config.max_steps or wanted)
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        """The pairs of a step's whole batch, int64. Steps count from 0."""
+        epoch, at = divmod(step, self.per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            order = np.random.default_rng([self._seed, epoch]).permutation(self._pairs)
+            self._epoch = epoch, order
+        return self._epoch[1][at * self._size : (at + 1) * self._size]
+
+    def batch(self, step: int) -> Batch:
+        """This worker's part of a step's batch; it may be empty where a batch is tiny.
+
+        The pairs are dealt out by length, there and back, so that all workers have as much to do.
+        """
+        store, rows = self.store, self.rows(step)
+        lengths = store.lengths(store.sides[rows]).sum(1)
+        hand = np.arange(len(rows)) % (2 * self._world)
+        hand = np.minimum(hand, 2 * self._world - 1 - hand)
+        own = rows[np.argsort(lengths, kind="stable")[hand == self._rank]]
+        # in memory: a page fault of the mapped file must not fall into the step
+        texts = [np.array(store.text(number)) for number in store.sides[own].T.ravel()]
+        labels = np.tile(store.concepts[own].astype(np.int64), 2)
+        return Batch(step=step, texts=texts, labels=labels, rows=rows, tokens=int(lengths.sum()))
+
+    def after(self, step: int) -> Iterator[Batch]:
+        """The batches of step `step` and all later ones, made ahead by a thread."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
+            made: deque[Future[Batch]] = deque()
+            for ahead in range(step, self.steps + _AHEAD):
+                if ahead < self.steps:
+                    made.append(pool.submit(self.batch, ahead))
+                if ahead >= step + _AHEAD and made:
+                    yield made.popleft().result()

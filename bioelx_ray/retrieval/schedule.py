@@ -1,0 +1,29 @@
+"""When a training does what, and how fast it learns. Steps count from 0."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from bioelx_ray.config import TrainConfig
+
+
+def rate(step: int, steps: int, *, warmup: float) -> float:
+    """The share of the learning rate for a step, above 0 and at most 1.
+
+    It rises linearly over the share `warmup` of the steps, then falls linearly towards 0, which it
+    would reach one step behind the last.
+    """
+    rising = ceil(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    return (steps - step) / max(1, steps - rising)
+
+
+def evaluates_after(step: int, steps: int, config: TrainConfig) -> bool:
+    """Whether a step is followed by an evaluation; the last one always is."""
+    return step + 1 == steps or (step + 1) % config.evaluate_every == 0
+
+
+def saves_after(step: int, steps: int, config: TrainConfig) -> bool:
+    """Whether a step is followed by a checkpoint; the last one always is."""
+    return step + 1 == steps or (step + 1) % config.save_every == 0

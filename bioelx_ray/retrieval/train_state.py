@@ -1,0 +1,121 @@
+"""What a training changes: weights, optimiser and where it stands. All that a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Literal, Self
+
+import torch
+
+from bioelx_ray.artifacts import sha256_json
+from bioelx_ray.config import TrainConfig
+from bioelx_ray.errors import TrainingError
+from bioelx_ray.retrieval.checkpoints import Checkpoint, State
+
+# These change how fast a run is, or what is kept of it, not what it learns.
+_FREE = {"micro_tokens", "cache_gradients", "compile", "save_every"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where a run stands: steps done, and what the evaluations found.
+
+    `best` is the step of the best checkpoint, `mean` its mean over the languages, `stale` the
+    number of evaluations since then. `stopped` says that the run ended before its last step.
+    """
+
+    step: int = 0
+    best: int | None = None
+    mean: float | None = None
+    dev: Mapping[str, float] = field(default_factory=dict)
+    stale: int = 0
+    stopped: bool = False
+
+
+class TrainState:
+    """A module with an optimiser for those of its parameters that want a gradient."""
+
+    def __init__(self, module: torch.nn.Module, config: TrainConfig) -> None:
+        self.module, self.config = module, config
+        self.weights = {
+            name: weight for name, weight in module.named_parameters() if weight.requires_grad
+        }
+        if not self.weights:
+            raise TrainingError("no weight of the model is to be trained: see train.adapter")
+        device = next(iter(self.weights.values())).device
+        self.half = half_precision(config.precision, device)
+        self.optimizer = torch.optim.AdamW(
+            list(self.weights.values()),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            fused=device.type in {"cpu", "cuda"},
+        )
+        # half precision of five bits of exponent loses small gradients unless they are scaled
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.half == torch.float16)
+        self.device = device
+        self.standing = Standing()
+
+    def pack(self, run: str) -> State:
+        """For a checkpoint; `run` is the name that `unpack` compares."""
+        standing = {name: getattr(self.standing, name) for name in Standing.__slots__}
+        return {
+            "run": run,
+            "standing": standing | {"dev": dict(self.standing.dev)},
+            "weights": {name: weight.detach() for name, weight in self.weights.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def unpack(self, checkpoint: Checkpoint, run: str) -> Self:
+        """Take all over from a checkpoint.
+
+        Raises:
+            TrainingError: it is another run's.
+        """
+        state = checkpoint.state
+        if state["run"] != run:
+            raise TrainingError(
+                f"the work directory holds step {checkpoint.step} of another run (other pairs, "
+                "weights or settings): remove it or choose another"
+            )
+        self.take_weights(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.standing = Standing(**state["standing"])
+        return self
+
+    def take_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Overwrite the trained weights in place."""
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(weights[name])
+
+
+def run_name(module: torch.nn.Module, config: TrainConfig, *, data: str) -> str:
+    """Names a run: its data's fingerprint, all weights it starts from, and what decides it."""
+    digest = blake2b(digest_size=16)
+    for name, weight in module.named_parameters():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.requires_grad}".encode())
+        digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return sha256_json([data, digest.hexdigest(), config.model_dump(exclude=_FREE)])
+
+
+def half_precision(
+    precision: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
+) -> torch.dtype | None:
+    """The type that autocast computes in, None for fp32; `auto` takes one on CUDA only."""
+    if precision == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    known: dict[str, Any] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return known.get(precision)
+
+
+def seed_everything(seed: int, step: int, *, rank: int) -> None:
+    """Seed torch for a step of a worker, so that dropout does not depend on the steps before."""
+    digest = blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest) >> 1)
