@@ -1,6 +1,6 @@
 """Commands that build knowledge bases and what is made of them alone.
 
-`harvest`, `diff`, `apply` and `pairs`.
+`harvest`, `show`, `diff`, `apply` and `pairs`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
+from rich.table import Table
 
 from bioelx_ray.cli.options import Config, Out
 from bioelx_ray.config import load_config
@@ -43,6 +45,40 @@ def harvest(
     with showing_progress() as progress:
         built = build_kb(out, specs, config=settings, workers=workers, work=work, progress=progress)
     results.print(summary(built), highlight=False)
+
+
+def show(
+    kb: Annotated[Path, typer.Argument(help="A knowledge base.")],
+    languages: Annotated[
+        int, typer.Option(min=1, help="How many languages have a column; the rest is one.")
+    ] = 8,
+) -> None:
+    """Show where a knowledge base comes from, and its aliases by source and language."""
+    from bioelx_ray.artifacts import open_artifact
+    from bioelx_ray.kb.harvest import summary
+
+    built = open_artifact(kb, "kb")
+    results.print(summary(built), highlight=False)
+    results.print(_by_source(built.manifest.counts, languages))
+    for source in built.manifest.sources:
+        told = ", ".join(filter(None, [source.licence, source.version]))
+        results.print(f"{source.name}: {told}", highlight=False, markup=False)
+
+
+def _by_source(counts: dict[str, Any], n: int) -> Table:
+    """Aliases by source and language; an alias that several sources give counts for the first."""
+    languages: dict[str, int] = counts["languages"]
+    shown = sorted(languages, key=lambda lang: (-languages[lang], lang))[:n]
+    table = Table("source", box=box.SIMPLE_HEAD)
+    for column in ("aliases", *shown, "others"):
+        table.add_column(column, justify="right", no_wrap=True)
+    rows = {**counts["by_source"], "all": languages}
+    for name, by_language in rows.items():
+        of_shown = [by_language.get(lang, 0) for lang in shown]
+        total = sum(by_language.values())
+        cells = [total, *of_shown, total - sum(of_shown)]
+        table.add_row(name, *(f"{cell:,}" if cell else "" for cell in cells))
+    return table
 
 
 def diff(

@@ -97,12 +97,8 @@ def _plain(column: NDArray[Any], dtype: type[Scalar]) -> NDArray[Scalar]:
     return np.ascontiguousarray(column, dtype=dtype)
 
 
-# What comes before the colon, empty for a URL and for what is no CURIE. A regular expression here
-# would be a large part of a large harvest's time.
-_PREFIX = (
-    "(CASE WHEN position(':' IN {id}) > 1 AND strlen({id}) > strlen(split_part({id}, ':', 1)) + 1"
-    " AND NOT contains({id}, ':/') THEN split_part({id}, ':', 1) ELSE '' END)"
-)
+# A prefix, a colon and a local part that is no URL's.
+_PREFIX = "regexp_extract({id}, '^([A-Za-z][A-Za-z0-9_.-]*):[^/]', 1)"
 
 MERGES = "kind IN ('exact', 'xref') AND {a} <> '' AND {b} <> '' AND {a} <> {b}".format(
     a=_PREFIX.format(id="subject_id"), b=_PREFIX.format(id="object_id")

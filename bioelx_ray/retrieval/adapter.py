@@ -223,12 +223,11 @@ def apply_adapter(module: Pooled, tensors: Mapping[str, Tensor], *, name: str) -
     Raises:
         ArtifactMismatch: the module has no such parameters, or of another shape; it is as it was.
     """
-    parameters = dict(module.named_parameters())
-    if _HEAD in tensors and module.head is None:
+    parameters: dict[str, Tensor] = dict(module.named_parameters())
+    head = module.head
+    if _HEAD in tensors and head is None:
         head = linear(torch.eye(module.width, device=next(module.parameters()).device))
         parameters[_HEAD] = head.weight
-    else:
-        head = module.head
     changes = list(_changes(tensors, parameters, name=name))
     for parameter, value in changes:
         parameter.copy_(value)
@@ -236,22 +235,33 @@ def apply_adapter(module: Pooled, tensors: Mapping[str, Tensor], *, name: str) -
 
 
 def _changes(
-    tensors: Mapping[str, Tensor], parameters: Mapping[str, Parameter], *, name: str
-) -> Iterator[tuple[Parameter, Tensor]]:
+    tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor], *, name: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parameters and their new values."""
     for key in sorted({key.removesuffix(A).removesuffix(B) for key in tensors}):
         parameter = parameters.get(key)
         if parameter is None:
             raise ArtifactMismatch(f"{name} changes {key}, which the model does not have")
-        if key in tensors:
-            value = tensors[key].to(parameter)
-        elif {key + A, key + B} <= tensors.keys():
-            a, b = tensors[key + A].to(parameter), tensors[key + B].to(parameter)
-            value = b @ a if a.shape[:1] == b.shape[1:] else a
-        else:
-            raise ArtifactMismatch(f"{name} has one of {key}{A} and {key}{B}, both are needed")
-        if value.shape != parameter.shape:
+        given = [tensors.get(key), tensors.get(key + A), tensors.get(key + B)]
+        if not _fits(given, parameter):
+            shapes = [None if tensor is None else tuple(tensor.shape) for tensor in given]
             raise ArtifactMismatch(
-                f"{name} gives {key} the shape {tuple(value.shape)}, the model has "
-                f"{tuple(parameter.shape)}"
+                f"{name} gives for {key} itself, {A} and {B} tensors of the shapes {shapes}; the "
+                f"model's has {tuple(parameter.shape)}"
             )
-        yield parameter, value if key in tensors else parameter + value
+        value, a, b = (None if tensor is None else tensor.to(parameter) for tensor in given)
+        if a is not None and b is not None:
+            yield parameter, parameter + b @ a
+        elif value is not None:
+            yield parameter, value
+
+
+def _fits(given: list[Tensor | None], parameter: Tensor) -> bool:
+    """Either a whole value of the parameter's shape or two factors of it, and nothing else."""
+    shapes = [None if tensor is None else tensor.shape for tensor in given]
+    match shapes:
+        case [whole, None, None] if whole:
+            return whole == parameter.shape
+        case [None, a, b] if a and b and len(a) == len(b) == 2:
+            return a[0] == b[1] and (b[0], a[1]) == parameter.shape
+    return False

@@ -8,7 +8,7 @@ is resumed, with any number of workers, sees the batches that an undisturbed one
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
@@ -76,7 +76,7 @@ class Batches:
         labels = np.tile(store.concepts[own].astype(np.int64), 2)
         return Batch(step=step, texts=texts, labels=labels, rows=rows, tokens=int(lengths.sum()))
 
-    def after(self, step: int) -> Iterator[Batch]:
+    def after(self, step: int) -> Generator[Batch]:
         """The batches of step `step` and all later ones, made ahead by a thread."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
             made: deque[Future[Batch]] = deque()

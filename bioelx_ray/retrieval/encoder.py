@@ -163,6 +163,19 @@ def load_model(directory: Path) -> Module:
     return loaded
 
 
+def save_model(model: Module, directory: Path, *, pooler: bool) -> None:
+    """Write a transformer's config.json and safetensors, with or without its pooler's weights."""
+    state = {
+        name: tensor.contiguous()
+        for name, tensor in model.state_dict().items()
+        if pooler or "pooler" not in name
+    }
+    with _quiet_transformers():
+        model.save_pretrained(directory, state_dict=state)  # type: ignore[operator]
+    for file in directory.glob("*.safetensors"):
+        file.chmod(0o644)  # safetensors lets only the owner read it
+
+
 def load_tokens(directory: Path, *, max_length: int) -> Tokens:
     """The tokenizer of a Hugging Face directory.
 

@@ -62,7 +62,7 @@ class _Terms(NamedTuple):
 
     total: Tensor
     slope: Tensor
-    count: Tensor
+    counted: Tensor
 
 
 def make_loss(config: LossConfig) -> Loss:
@@ -83,7 +83,7 @@ def _similarity_terms(config: LossConfig, block: _Block) -> _Terms:
     return _Terms(
         total=(pull / config.alpha + push / config.beta).sum(),
         slope=pushed - pulled,
-        count=positive.sum() + negative.sum(),
+        counted=positive.sum() + negative.sum(),
     )
 
 
@@ -119,7 +119,7 @@ def _contrastive_terms(config: LossConfig, block: _Block) -> _Terms:
     return _Terms(
         total=(functional.softplus(against - logits) * weights).sum(),
         slope=(pulled.sum(1, keepdim=True) * share - pulled) / config.temperature,
-        count=(positives > 0).sum(),
+        counted=(positives > 0).sum(),
     )
 
 
@@ -154,7 +154,7 @@ def _summed(unit: Tensor, labels: Tensor, terms: Callable[[_Block], _Terms]) -> 
         # a cosine depends on both of its rows
         gradient[rows] += own.slope @ unit
         gradient += own.slope.T @ unit[rows]
-        total, count = total + own.total, count + own.count
+        total, count = total + own.total, count + own.counted
     return _Terms(total, gradient, count)
 
 

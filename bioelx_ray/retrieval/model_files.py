@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bioelx_ray.artifacts import MANIFEST, Artifact, open_artifact, sha256_file, sha256_json
+from bioelx_ray.artifacts import MANIFEST, Artifact, Source, open_artifact, sha256_file, sha256_json
 from bioelx_ray.config import EncoderConfig
 from bioelx_ray.errors import ArtifactMismatch, EncoderError
 from bioelx_ray.retrieval.embedded import EMBEDDED, embedded_directory, packaged_adapter
@@ -112,6 +112,15 @@ def open_adapter(path: Path, base: str) -> Artifact:
         )
     artifact.file(ADAPTER_WEIGHTS)
     return artifact
+
+
+def sources_of(files: ModelFiles) -> list[Source]:
+    """What a model and its adapter were made from, as far as their manifests say."""
+    known = (files.path / MANIFEST).is_file()
+    sources = open_artifact(files.path, "encoder").manifest.sources if known else []
+    if files.adapter:
+        sources = sources + open_artifact(files.adapter, "adapter").manifest.sources
+    return sources
 
 
 def tokenizer_files(path: Path) -> list[Path]:

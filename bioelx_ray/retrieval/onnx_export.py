@@ -12,17 +12,10 @@ from pathlib import Path
 import onnx
 import torch
 
-from bioelx_ray.artifacts import (
-    MANIFEST,
-    Manifest,
-    Source,
-    code_version,
-    open_artifact,
-    publish,
-)
+from bioelx_ray.artifacts import Manifest, code_version, publish
 from bioelx_ray.errors import EncoderError
 from bioelx_ray.retrieval.batched import BatchedEncoder, Forward, Tokens
-from bioelx_ray.retrieval.model_files import ModelFiles
+from bioelx_ray.retrieval.model_files import ModelFiles, sources_of
 from bioelx_ray.retrieval.onnx_engine import (
     ENGINE,
     GRAPH,
@@ -58,7 +51,7 @@ def build_onnx(
         code_version=code_version(),
         config={"quantisation": QUANTISATION, "dim": pooled.dim, "pad_id": tokens.pad_id},
         inputs={"encoder": files.fingerprint},
-        sources=_sources(files),
+        sources=sources_of(files),
     )
     with publish(target, manifest) as draft:
         save(quantise(export(pooled)), draft / GRAPH)
@@ -69,14 +62,6 @@ def build_onnx(
         manifest.counts = {"probe_recall_at_1": {"torch": reference, ENGINE: found}}
         check_loss(f"{ENGINE} of {files.path}", found=found, reference=reference)
     _log.info("Recall@1 on the built-in probe: %s %.4f, fp32 %.4f", ENGINE, found, reference)
-
-
-def _sources(files: ModelFiles) -> list[Source]:
-    known = (files.path / MANIFEST).is_file()
-    sources = open_artifact(files.path, "encoder").manifest.sources if known else []
-    return sources + (
-        open_artifact(files.adapter, "adapter").manifest.sources if files.adapter else []
-    )
 
 
 def _recall(forward: Forward, *, tokens: Tokens, dim: int, files: ModelFiles) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from math import isfinite
 from typing import Any, Literal, Self
 
 import torch
@@ -86,6 +87,22 @@ class TrainState:
             self.scaler.load_state_dict(state["scaler"])
         self.standing = Standing(**state["standing"])
         return self
+
+    def update(self, lr: float) -> float:
+        """Take the optimiser's step at a learning rate; give the gradient's norm before clipping.
+
+        Where the norm is not finite the weights stay as they are.
+        """
+        self.scaler.unscale_(self.optimizer)
+        weights = list(self.weights.values())
+        bound = self.config.clip or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(weights, bound))
+        for each in self.optimizer.param_groups:
+            each["lr"] = lr
+        if isfinite(norm) or self.scaler.is_enabled():  # the scaler sees to it itself
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return norm
 
     def take_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Overwrite the trained weights in place."""

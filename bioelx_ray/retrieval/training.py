@@ -19,11 +19,12 @@ import contextlib
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -71,7 +72,6 @@ class Told:
     pairs_per_second: float
     seconds_left: float
     dev: Mapping[str, float] | None = None
-    mean: float | None = None
     saved: bool = False
 
 
@@ -151,9 +151,9 @@ class _Loop:
         self.config, self.workdir, self.group, self.watch = config, workdir, group, watch
         self.rank = dist.get_rank(group) if group else 0
         world = dist.get_world_size(group) if group else 1
-        self.name = self._agreed(run_name(module, config, data=store.fingerprint), "first weights")
         self.batches = Batches(store, config, rank=self.rank, world=world)
         self.state = TrainState(module, config)
+        self.name = run_name(module, config, data=store.fingerprint)
         self.loss = make_loss(config.loss)
         compiled: Any = torch.compile(module, dynamic=True) if config.compile else module
         self.forward: torch.nn.Module = compiled
@@ -168,28 +168,207 @@ class _Loop:
 
     def resume(self) -> None:
         """Go to the newest sound checkpoint, if there is one."""
+        if self.group and len(set(self._from_all(self.name))) > 1:
+            raise TrainingError("the workers start from other weights, pairs or settings")
         found = checkpoints.newest(self.workdir) if self.rank == 0 else None
         step = self._from_first(found.step if found else None)
-        if step is not None:
-            self.state.unpack(found or self._loaded(step), self.name)
-            _log.info("going on at step %d of %d", step, self.batches.steps)
+        if step is None:
+            return
+        found = found or checkpoints.load(self.workdir, step)
+        if found is None:
+            raise TrainingError(
+                f"{self.workdir}: worker {self.rank} does not see the checkpoint of step {step} "
+                "that the first one sees: the work directory must be on a volume that all mount"
+            )
+        self.state.unpack(found, self.name)
+        _log.info("going on at step %d of %d", step, self.batches.steps)
 
     def run(self) -> None:
         """Take the steps that are left."""
-        self.state.module.train()
-        started = self.state.standing.step
+        begun = self.state.standing.step
         with contextlib.ExitStack() as stack:
             if self.rank == 0:
-                self.log = stack.enter_context(MetricsLog(self.workdir, after=started))
+                self.log = stack.enter_context(MetricsLog(self.workdir, after=begun))
             if self.watch.dev and self.state.standing.best is None:
-                self._evaluate()
-            pace = _Pace(self.batches.steps)
-            stack.callback(batches := self.batches.after(started), None) if False else None
-            for batch in batches:
-                told = pace.told(batch, self._step(batch))
-                self._after(batch.step, told)
-                pace.go_on()
+                self._settle(evaluates=True, saves=False)
+            pace = _Pace()
+            for batch in stack.enter_context(contextlib.closing(self.batches.after(begun))):
+                figures = self._step(batch) | pace.lap(len(batch.rows))
+                self._write(batch.step + 1, figures | {"tokens": batch.tokens})
+                self._after(batch, figures)
                 if self.is_over:
-                    break
+                    return
+                pace.go_on()
 
-    def _after(self, step: int, told: Told) -> None: ...
+    def finish(self) -> Trained:
+        """Take the best weights."""
+        standing, steps = self.state.standing, self.state.standing.step
+        if standing.best is not None and standing.best != steps:
+            if found := checkpoints.load(self.workdir, standing.best):
+                self.state.take_weights(found.state["weights"])
+            else:
+                _log.warning("the best weights, of step %d, are lost: these are of the last step")
+                standing = replace(standing, best=steps, dev={})
+        if self.rank == 0:
+            draw(self.workdir / CURVE, read_metrics(self.workdir / METRICS))
+        self.state.module.eval()
+        step = steps if standing.best is None else standing.best
+        return Trained(step=step, steps=steps, dev=standing.dev, stopped=standing.stopped)
+
+    def _step(self, batch: Batch) -> dict[str, float]:
+        config, state = self.config, self.state
+        state.module.train()
+        seed_everything(config.seed, batch.step, rank=self.rank)
+        state.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(
+            state.device.type, dtype=state.half, enabled=state.half is not None
+        ):
+            done = backward(
+                self.forward,
+                batch.texts,
+                batch.labels,
+                loss=self._scaled,
+                config=config,
+                group=self.group,
+            )
+        loss = float(done.loss) / state.scaler.get_scale()
+        lr = config.lr * rate(batch.step, self.batches.steps, warmup=config.warmup)
+        norm = state.update(lr)
+        self.skipped = self.skipped + 1 if state.scaler.is_enabled() and not isfinite(norm) else 0
+        if not isfinite(loss) or (not isfinite(norm) and not 0 < self.skipped < _SKIPPED_AT_MOST):
+            self._stop_at(batch, loss=loss, norm=norm)
+        return {"loss": loss, "lr": lr, "gradient_norm": norm}
+
+    def _scaled(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        scaled: torch.Tensor = self.state.scaler.scale(self.loss(embeddings, labels))
+        return scaled
+
+    def _stop_at(self, batch: Batch, *, loss: float, norm: float) -> NoReturn:
+        path = self.workdir / NAN_BATCH
+        if self.rank == 0:
+            store, rows = self.batches.store, batch.rows
+            said = self.watch.describe(rows) if self.watch.describe else [{} for _ in rows]
+            ids = [[store.text(side).tolist() for side in store.sides[row]] for row in rows]
+            pairs = [
+                {"row": int(row), "ids": own, **what}
+                for row, own, what in zip(rows, ids, said, strict=True)
+            ]
+            content = {"step": batch.step + 1, "loss": str(loss), "gradient_norm": str(norm)}
+            with path.open("w", encoding="utf-8") as handle:
+                json.dump(content | {"pairs": pairs}, handle, ensure_ascii=False, indent=1)
+        raise TrainingError(
+            f"step {batch.step + 1} has loss {loss} and a gradient of norm {norm}: its pairs are in "
+            f"{path}; a lower train.lr, train.clip or train.precision fp32 may help"
+        )
+
+    def _after(self, batch: Batch, figures: Mapping[str, float]) -> None:
+        state, steps = self.state, self.batches.steps
+        state.standing = replace(state.standing, step=batch.step + 1)
+        evaluates = bool(self.watch.dev) and evaluates_after(batch.step, steps, self.config)
+        saved = self._settle(
+            evaluates=evaluates, saves=saves_after(batch.step, steps, self.config)
+        )
+        rate_now = figures["pairs_per_second"]
+        left = (steps - batch.step - 1) * self.config.batch_pairs / rate_now
+        self.watch.report(
+            Told(
+                step=batch.step + 1,
+                steps=steps,
+                seconds_left=left,
+                dev=state.standing.dev if evaluates else None,
+                saved=saved,
+                **{name: figures[name] for name in _TOLD},
+            )
+        )
+
+    def _settle(self, *, evaluates: bool, saves: bool) -> bool:
+        """Evaluate and save where it is time to; give whether there is a checkpoint now.
+
+        The best weights so far are always saved, for the end; where they cannot be, the former
+        best ones stay the best.
+        """
+        state = self.state
+        before = state.standing
+        if evaluates:
+            found = self._evaluated() if self.rank == 0 else None
+            state.standing = self._from_first(found)
+        is_best = evaluates and state.standing.best == before.step
+        if not (saves or is_best or self.is_over):
+            return False
+        saved = bool(self._from_first(self._save() if self.rank == 0 else None))
+        if not saved and self.is_over:
+            raise TrainingError(
+                f"{self.workdir}: the last checkpoint cannot be written: make room and start the "
+                "training again; it goes on at the one before"
+            )
+        if not saved and is_best:
+            state.standing = replace(before, stale=before.stale)
+        return saved
+
+    def _evaluated(self) -> Standing:
+        """The standing after an evaluation on this worker."""
+        state, dev = self.state, self.watch.dev
+        before = state.standing
+        state.module.eval()
+        with torch.no_grad():
+            by_lang = dict(dev(state.module)) if dev else {}
+        mean = sum(by_lang.values()) / max(1, len(by_lang))
+        self._write(before.step, {"dev": by_lang, "mean": mean})
+        draw(self.workdir / CURVE, read_metrics(self.workdir / METRICS))
+        if before.mean is None or mean > before.mean:
+            return replace(before, best=before.step, mean=mean, dev=by_lang, stale=0)
+        stale = before.stale + 1
+        stopped = bool(self.config.patience) and stale >= self.config.patience
+        return replace(before, stale=stale, stopped=stopped)
+
+    def _save(self) -> bool:
+        standing = self.state.standing
+        try:
+            checkpoints.save(
+                self.workdir, standing.step, self.state.pack(self.name), best=standing.best
+            )
+        except OSError as error:
+            _log.warning("no checkpoint at step %d: %s", standing.step, error)
+            return False
+        return True
+
+    def _write(self, step: int, figures: Mapping[str, object]) -> None:
+        if self.log:
+            self.log.write(step, figures)
+
+    def _from_all(self, value: str) -> list[str]:
+        values = [""] * dist.get_world_size(self.group)
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def _from_first(self, value: Any) -> Any:
+        """What the first worker passes; a barrier."""
+        if not self.group:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, group=self.group, group_src=0)
+        return box[0]
+
+
+_TOLD = ("loss", "lr", "gradient_norm", "pairs_per_second")
+_RECENT = 50
+"""Steps over which a rate is measured."""
+
+
+class _Pace:
+    """How fast steps are taken, evaluations and checkpoints not counted."""
+
+    def __init__(self) -> None:
+        self._laps: deque[tuple[int, float]] = deque(maxlen=_RECENT)
+        self._begun = time.monotonic()
+
+    def lap(self, pairs: int) -> dict[str, float]:
+        """The seconds of a step that has just ended, and the rate of the last ones."""
+        seconds = time.monotonic() - self._begun
+        self._laps.append((pairs, seconds))
+        pairs_in_all, all_seconds = map(sum, zip(*self._laps, strict=True))
+        return {"pairs_per_second": pairs_in_all / all_seconds, "seconds": seconds}
+
+    def go_on(self) -> None:
+        """The next step begins."""
+        self._begun = time.monotonic()

@@ -36,6 +36,18 @@ def test_harvest_says_what_it_built(tmp_path):
     assert open_artifact(tmp_path / "kb", "kb").manifest.counts["concepts"] == 6
 
 
+def test_show_tells_aliases_by_source_and_language(tmp_path):
+    table = tmp_path / "t.tsv"
+    table.write_text(SMALL_TABLE)
+    run("harvest", table, "--out", tmp_path / "kb")
+    out = run("show", tmp_path / "kb", "--languages", 2).output
+    lines = [line.split() for line in out.splitlines()]
+    assert ["hp", "5", "5"] in lines
+    assert ["starter", "14", "3", "1", "10"] in lines
+    assert ["all", "19", "8", "1", "10"] in lines
+    assert f"{table}: not stated" in " ".join(out.split())
+
+
 def test_link_prints_one_json_object_a_mention(small):
     result = run(
         *("link", "Pat. mit [[Herzinfarkt]] und حمى", "--mention", "حمى", "--lang", "de", "--json"),
