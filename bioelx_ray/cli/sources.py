@@ -19,7 +19,7 @@ from bioelx_ray.errors import InputError
 if TYPE_CHECKING:
     import httpx
 
-    from bioelx_ray.kb.registry import RemoteSource, Wanted
+    from bioelx_ray.kb.fetch.registry import RemoteSource, Wanted
 
 sources_app = typer.Typer(
     help="Public sources for knowledge bases: which there are, and downloading them.",
@@ -43,7 +43,7 @@ def list_sources(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a source.")] = False,
 ) -> None:
     """Show the known sources."""
-    from bioelx_ray.kb.registry import load_registry
+    from bioelx_ray.kb.fetch.registry import load_registry
 
     sources = load_registry(registry).values()
     if as_json:
@@ -82,7 +82,7 @@ def fetch_sources(
     and up to date is not downloaded again. A source whose licence you must accept yourself is not
     downloaded: the command says where to get it, and exits with code 2 before it does anything.
     """
-    from bioelx_ray.kb.registry import load_registry, wanted_files
+    from bioelx_ray.kb.fetch.registry import load_registry, wanted_files
 
     sources = _chosen(list(dict.fromkeys(names)), load_registry(registry))
     if any(source.accept for source in sources):
@@ -134,7 +134,7 @@ def _download_all(
     wanted: Sequence[tuple[Path, Wanted]], *, contact: str, progress: Report
 ) -> dict[Path, InputError]:
     """The files that could not be had, and why. One that is gone does not cost the others."""
-    from bioelx_ray.kb.web import new_client
+    from bioelx_ray.kb.fetch.web import new_client
 
     failures: dict[Path, InputError] = {}
     with new_client(contact) as client:
@@ -147,8 +147,8 @@ def _download_all(
 
 
 def _download(path: Path, file: Wanted, *, client: httpx.Client, progress: Report) -> None:
-    from bioelx_ray.kb.checksums import published_checksum
-    from bioelx_ray.kb.download import download
+    from bioelx_ray.kb.fetch.checksums import published_checksum
+    from bioelx_ray.kb.fetch.download import download
 
     checksum = None
     if file.checksums:

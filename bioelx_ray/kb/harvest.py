@@ -33,12 +33,12 @@ from bioelx_ray.artifacts import (
 from bioelx_ray.config import HarvestConfig
 from bioelx_ray.errors import InputError, TooManyRejects
 from bioelx_ray.kb import parts
-from bioelx_ray.kb.gzip_members import TRUNCATED
 from bioelx_ray.kb.merge import SourceParts, merge
 from bioelx_ray.kb.parts import Figures, PartWriter, read_figures
-from bioelx_ray.kb.readers import Reading, groups, plan_readings, read
+from bioelx_ray.kb.readers.reading import Reading, groups, plan_readings, read
 from bioelx_ray.kb.rejects import Rejects, load_rejects
 from bioelx_ray.kb.sources import SourceSpec
+from bioelx_ray.kb.stored.gzip_members import TRUNCATED
 
 Progress = Callable[[str, int, int], None]
 """Told the step, and how much of it is done and in all."""

@@ -30,6 +30,10 @@ from bioelx_ray.tables import SCHEMAS
 
 AMBIGUOUS = "ambiguous_mappings.tsv"
 _MAX_CHAIN = 16
+_NO_IDENTITY = (
+    "'pubmed', 'doi', 'isbn', 'http', 'https', 'url', 'wikipedia', 'wikipedia.en', 'orcid'"
+)
+"""What a cross-reference to these names is about the concept, not the concept itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,7 @@ def _load(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
         )
     _run(
         db,
-        """
+        f"""
         CREATE VIEW aliases AS
             SELECT coalesce(target, concept_id) AS concept_id,
                 text, lang, a.source, preferred, form, src
@@ -134,7 +138,10 @@ def _load(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
             WHERE concept_id NOT IN (SELECT id FROM concepts) GROUP BY concept_id;
         CREATE TABLE mappings AS
             SELECT coalesce(s.target, subject_id) AS subject_id,
-                coalesce(o.target, object_id) AS object_id, kind, m.source, preferred, src
+                coalesce(o.target, object_id) AS object_id,
+                CASE WHEN split_part(object_id, ':', 1) IN ({_NO_IDENTITY}) THEN 'related'
+                    ELSE kind END AS kind,
+                m.source, preferred, src
             FROM (
                 SELECT subject_id, object_id, kind, source, preferred, src FROM idmapping_parts
                 UNION ALL

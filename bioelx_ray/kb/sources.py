@@ -10,10 +10,10 @@ from typing import Literal, get_args
 
 from bioelx_ray.artifacts import Source
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb.files import read_lines
-from bioelx_ray.kb.rows import SUFFIXES
-from bioelx_ray.kb.sssom import sssom_header
-from bioelx_ray.kb.umls import find_rrf
+from bioelx_ray.kb.readers.rows import SUFFIXES
+from bioelx_ray.kb.readers.sssom import sssom_header
+from bioelx_ray.kb.readers.umls import find_rrf
+from bioelx_ray.kb.stored.files import read_lines
 
 SourceKind = Literal["obo", "table", "babelon", "sssom", "xrefs", "wikidata", "umls"]
 """Which reader reads a source. The order is that of trust within a directory."""

@@ -41,8 +41,8 @@ from scipy.sparse import csr_matrix
 
 from bioelx_ray.kb.crosswalk import resolve
 from bioelx_ray.kb.curie import curie
-from bioelx_ray.kb.obo import read_obo
 from bioelx_ray.kb.packaged import hpo
+from bioelx_ray.kb.readers.obo import read_obo
 from bioelx_ray.kb.rejects import Rejects
 from bioelx_ray.kb.text import normalise
 from bioelx_ray.records import Alias, Concept

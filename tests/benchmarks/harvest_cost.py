@@ -52,7 +52,9 @@ def main() -> None:
         if harvest.returncode:
             raise SystemExit(harvest.returncode)
         size = sum(path.stat().st_size for path in Path(scratch, "kb").iterdir())
-    print(f"{wall:.1f} s, peak {peak / 2**30:.2f} GiB in all processes, {size / 1e9:.2f} GB written")
+    print(
+        f"{wall:.1f} s, peak {peak / 2**30:.2f} GiB in all processes, {size / 1e9:.2f} GB written"
+    )
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bioelx_ray.config import WikidataConfig
-from bioelx_ray.kb.chunks import plan_splits, read_chunks
+from bioelx_ray.kb.readers.wikidata import Seen, read_entities
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.wikidata import Seen, read_entities
+from bioelx_ray.kb.stored.chunks import plan_splits, read_chunks
 from bioelx_ray.records import Alias, Concept
 from tests.benchmarks import wikidata_baselines
 

@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bioelx_ray.config import UmlsConfig
-from bioelx_ray.kb.chunks import Split, plan_splits, read_chunks
 from bioelx_ray.kb.forms import forms_of
+from bioelx_ray.kb.readers.umls import read_mrconso
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.umls import read_mrconso
+from bioelx_ray.kb.stored.chunks import Split, plan_splits, read_chunks
 
 BATCH = 250_000
 ATOMS_A_CONCEPT = 16 / 4.5

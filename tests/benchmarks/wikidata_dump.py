@@ -23,10 +23,10 @@ from typing import BinaryIO
 
 import orjson
 
-from bioelx_ray.kb.files import read_lines
-from bioelx_ray.kb.obo import read_obo
 from bioelx_ray.kb.packaged import hpo
+from bioelx_ray.kb.readers.obo import read_obo
 from bioelx_ray.kb.rejects import Rejects
+from bioelx_ray.kb.stored.files import read_lines
 from bioelx_ray.records import Concept
 
 BIOMEDICAL_SHARE = 0.03

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from bioelx_ray.kb.ahead import ahead
+from bioelx_ray.kb.stored.ahead import ahead
 
 
 def threads():

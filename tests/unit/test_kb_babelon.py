@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb.babelon import read_babelon
+from bioelx_ray.kb.readers.babelon import read_babelon
 from bioelx_ray.kb.rejects import Rejects
 from bioelx_ray.records import Alias
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from isal import igzip
 
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb import bz2_blocks, chunks, lines
-from bioelx_ray.kb.chunks import Chunk, Damage, Split, plan_splits, read_chunks
+from bioelx_ray.kb.stored import bz2_blocks, chunks, lines
+from bioelx_ray.kb.stored.chunks import Chunk, Damage, Split, plan_splits, read_chunks
 
 PLAIN = b"".join(b"%d %s\n" % (n, os.urandom(n % 40).hex().encode()) for n in range(20_000))
 SLOW_FIXTURE = settings(

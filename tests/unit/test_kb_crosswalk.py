@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bioelx_ray.kb.crosswalk import resolve, write_report
-from bioelx_ray.kb.gate import compete
-from bioelx_ray.kb.likeness import SAME_WORDS, likeness, signatures
+from bioelx_ray.kb.crosswalk.gate import compete
+from bioelx_ray.kb.crosswalk.likeness import SAME_WORDS, likeness, signatures
 from bioelx_ray.kb.text import normalise
 
 SCHEMAS = {

@@ -15,9 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb.checksums import MAX_LIST, Checksum, published_checksum
-from bioelx_ray.kb.download import download
-from bioelx_ray.kb.web import Retry, new_client
+from bioelx_ray.kb.fetch.checksums import MAX_LIST, Checksum, published_checksum
+from bioelx_ray.kb.fetch.download import download
+from bioelx_ray.kb.fetch.web import Retry, new_client
 
 DATA = bytes(i * i % 251 for i in range(300_000))
 OTHER = DATA[::-1] + b"longer"
@@ -439,7 +439,7 @@ def test_an_interrupted_download_goes_on_in_the_next_call(server, get, tmp_path)
 
 
 def test_killed_before_the_last_step(server, get, tmp_path, monkeypatch):
-    monkeypatch.setattr("bioelx_ray.kb.download._save", lambda *args: 1 / 0)
+    monkeypatch.setattr("bioelx_ray.kb.fetch.download._save", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         get()
     monkeypatch.undo()
@@ -607,6 +607,6 @@ def test_a_full_disk_says_so(get, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("bioelx_ray.kb.download.os.fsync", full)
+    monkeypatch.setattr("bioelx_ray.kb.fetch.download.os.fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
         get()

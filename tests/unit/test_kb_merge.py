@@ -152,6 +152,15 @@ def test_a_mapping_joins_two_concepts_and_its_kind_is_kept(merged):
     }
 
 
+def test_a_reference_that_two_concepts_share_does_not_join_them(merged):
+    page = "https://example.org/fever"
+    one = [concept("x:1", "Fever", xrefs=("pubmed:1", page)), alias("x:1", "Fever")]
+    two = [concept("y:1", "Chills", xrefs=("pubmed:1", page)), alias("y:1", "Chills")]
+    found = merged([one, two])
+    assert [c.id for c in found.concepts] == ["x:1", "y:1"]
+    assert ("pubmed:1", "x:1", "related") in found.xrefs
+
+
 def test_a_concept_that_only_aliases_know_is_named_by_the_best_of_them(merged):
     found = merged(
         [

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bioelx_ray.kb.files import read_lines
-from bioelx_ray.kb.obo import read_obo
 from bioelx_ray.kb.packaged import hpo
+from bioelx_ray.kb.readers.obo import read_obo
 from bioelx_ray.kb.rejects import Rejects
+from bioelx_ray.kb.stored.files import read_lines
 from bioelx_ray.records import Alias, Concept, IdMapping, Retired
 
 DO_SLIM = Path(__file__).parents[3] / "shared/data/sources/doid/DO_rare_slim.obo"

@@ -5,7 +5,7 @@ import yaml
 
 from bioelx_ray.errors import InputError
 from bioelx_ray.kb.curie import curie
-from bioelx_ray.kb.registry import load_registry, wanted_files
+from bioelx_ray.kb.fetch.registry import load_registry, wanted_files
 from bioelx_ray.kb.text import language_tag
 
 SOURCES = load_registry()

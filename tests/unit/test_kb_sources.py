@@ -7,9 +7,9 @@ import pytest
 
 from bioelx_ray.errors import InputError
 from bioelx_ray.kb.packaged import hpo, parse_sources, starter
+from bioelx_ray.kb.readers.table import read_table
 from bioelx_ray.kb.rejects import Rejects
 from bioelx_ray.kb.sources import from_file
-from bioelx_ray.kb.table import read_table
 from bioelx_ray.records import Alias, Concept
 
 OBO = b"""data-version: x/2026-01-01

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bioelx_ray.errors import InputError
+from bioelx_ray.kb.readers.sssom import read_sssom, read_xrefs, sssom_header
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.sssom import read_sssom, read_xrefs, sssom_header
 from bioelx_ray.records import IdMapping
 
 SOURCES = Path(__file__).parents[3] / "shared" / "data" / "sources"

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bioelx_ray.errors import InputError
+from bioelx_ray.kb.readers.table import read_table
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.table import read_table
 from bioelx_ray.records import Alias, Concept
 
 OPEN_KB = Path(__file__).parents[3] / "shared" / "data" / "open_kb.tsv"

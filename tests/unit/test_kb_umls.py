@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from bioelx_ray.config import UmlsConfig
 from bioelx_ray.errors import ConfigError, InputError
-from bioelx_ray.kb.chunks import Chunk, Damage, plan_splits, read_chunks
-from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.umls import (
+from bioelx_ray.kb.readers.umls import (
     choose_cuis,
     find_rrf,
     read_deleted,
@@ -21,8 +19,10 @@ from bioelx_ray.kb.umls import (
     read_mrdef,
     read_mrsty,
 )
-from bioelx_ray.kb.umls_codes import LANGUAGES, concept_ids, semantic_groups
-from bioelx_ray.kb.umls_rows import BAD_COLUMNS, BAD_UTF8
+from bioelx_ray.kb.readers.umls_codes import LANGUAGES, concept_ids, semantic_groups
+from bioelx_ray.kb.readers.umls_rows import BAD_COLUMNS, BAD_UTF8
+from bioelx_ray.kb.rejects import Rejects
+from bioelx_ray.kb.stored.chunks import Chunk, Damage, plan_splits, read_chunks
 from bioelx_ray.records import Alias, Concept, Retired
 from bioelx_ray.tables import SCHEMAS, from_table
 

@@ -6,12 +6,12 @@ import orjson
 import pytest
 
 from bioelx_ray.config import IdProperty, WikidataConfig
-from bioelx_ray.kb.chunks import Chunk, Damage
+from bioelx_ray.kb.readers.wikidata import Seen, read_entities
+from bioelx_ray.kb.readers.wikidata_ids import curie_of
+from bioelx_ray.kb.readers.wikidata_langs import Languages, wikidata_tag, wikipedia_tag
+from bioelx_ray.kb.readers.wikidata_lines import Lines, wanted_properties
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.wikidata import Seen, read_entities
-from bioelx_ray.kb.wikidata_ids import curie_of
-from bioelx_ray.kb.wikidata_langs import Languages, wikidata_tag, wikipedia_tag
-from bioelx_ray.kb.wikidata_lines import Lines, wanted_properties
+from bioelx_ray.kb.stored.chunks import Chunk, Damage
 from bioelx_ray.records import Alias, Concept, IdMapping, Retired
 
 EXACT, CLOSE, BROAD, NARROW, RELATED = (

@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 
 from isal import isal_zlib
 
-from bioelx_ray.kb.pieces import Damage, Piece
+from bioelx_ray.kb.stored.pieces import Damage, Piece
 
 # The stubs call it an instance.
 _Unsound = cast("type[Exception]", isal_zlib.IsalError)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from bioelx_ray.kb.likeness import SAME_WORDS, likeness, signatures
+from bioelx_ray.kb.crosswalk.likeness import SAME_WORDS, likeness, signatures
 
 SHOWN_NAMES = 4
 """As many names a concept and language are compared where none is shared."""

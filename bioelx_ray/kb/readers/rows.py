@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb.files import read_lines
 from bioelx_ray.kb.rejects import Rejects
+from bioelx_ray.kb.stored.files import read_lines
 
 SUFFIXES = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".parquet")
 

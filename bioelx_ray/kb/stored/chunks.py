@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb.ahead import ahead
-from bioelx_ray.kb.bz2_blocks import first_block, unpack_blocks
-from bioelx_ray.kb.gzip_members import unpack_members
-from bioelx_ray.kb.lines import Chunk, LineCutter
-from bioelx_ray.kb.pieces import Damage, Piece
+from bioelx_ray.kb.stored.ahead import ahead
+from bioelx_ray.kb.stored.bz2_blocks import first_block, unpack_blocks
+from bioelx_ray.kb.stored.gzip_members import unpack_members
+from bioelx_ray.kb.stored.lines import Chunk, LineCutter
+from bioelx_ray.kb.stored.pieces import Damage, Piece
 
 __all__ = ["Chunk", "Damage", "Split", "plan_splits", "read_chunks"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb.pieces import Piece
+from bioelx_ray.kb.stored.pieces import Piece
 
 MAX_LINE = 64 << 20
 

@@ -18,10 +18,10 @@ import yaml
 
 from bioelx_ray.errors import InputError
 from bioelx_ray.kb.curie import curie
-from bioelx_ray.kb.files import read_lines
-from bioelx_ray.kb.quoted import missing_columns, read_quoted
+from bioelx_ray.kb.readers.quoted import missing_columns, read_quoted
+from bioelx_ray.kb.readers.rows import reject_row
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.rows import reject_row
+from bioelx_ray.kb.stored.files import read_lines
 from bioelx_ray.records import IdMapping, MappingKind
 
 _KINDS: dict[str, MappingKind] = {

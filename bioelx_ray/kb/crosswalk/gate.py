@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bioelx_ray.kb.evidence import Links
+from bioelx_ray.kb.crosswalk.evidence import Links
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int8]

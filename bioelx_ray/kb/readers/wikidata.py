@@ -16,12 +16,19 @@ from typing import Any
 import orjson
 
 from bioelx_ray.config import IdProperty, WikidataConfig
-from bioelx_ray.kb.chunks import Chunk, Damage
+from bioelx_ray.kb.readers.wikidata_ids import curie_of
+from bioelx_ray.kb.readers.wikidata_langs import ANY_LANGUAGE, Languages
+from bioelx_ray.kb.readers.wikidata_lines import Lines, wanted_properties
+from bioelx_ray.kb.readers.wikidata_shape import (
+    BadShape,
+    item_id,
+    mapping,
+    statements,
+    texts,
+    titles,
+)
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.wikidata_ids import curie_of
-from bioelx_ray.kb.wikidata_langs import ANY_LANGUAGE, Languages
-from bioelx_ray.kb.wikidata_lines import Lines, wanted_properties
-from bioelx_ray.kb.wikidata_shape import BadShape, item_id, mapping, statements, texts, titles
+from bioelx_ray.kb.stored.chunks import Chunk, Damage
 from bioelx_ray.records import Alias, Concept, IdMapping, MappingKind, Retired
 
 SOURCE = "wikidata"

@@ -17,7 +17,7 @@ from itertools import islice
 
 import numpy as np
 
-from bioelx_ray.kb.pieces import Damage, Piece
+from bioelx_ray.kb.stored.pieces import Damage, Piece
 
 _BLOCK = 0x314159265359
 _END = 0x177245385090

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from bioelx_ray.errors import InputError
 from bioelx_ray.kb.curie import curie
-from bioelx_ray.kb.quoted import QuotedTable, missing_columns, read_quoted
+from bioelx_ray.kb.readers.quoted import QuotedTable, missing_columns, read_quoted
+from bioelx_ray.kb.readers.rows import Row, reject_row
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.rows import Row, reject_row
 from bioelx_ray.kb.text import language_tag
 from bioelx_ray.records import Alias
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from bioelx_ray.config import UmlsConfig
-from bioelx_ray.kb.chunks import Chunk, Damage
+from bioelx_ray.kb.readers.umls_codes import SUPPRESSED, cui_numbers
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.umls_codes import SUPPRESSED, cui_numbers
+from bioelx_ray.kb.stored.chunks import Chunk, Damage
 
 BAD_COLUMNS = "row has another number of columns than its file, or does not end in |"
 BAD_UTF8 = "row is not UTF-8"

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from bioelx_ray.kb.chunks import Chunk, Damage
+from bioelx_ray.kb.readers.umls_codes import concept_ids
+from bioelx_ray.kb.readers.umls_rows import Layout, Rows, Seen, read_rows
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.umls_codes import concept_ids
-from bioelx_ray.kb.umls_rows import Layout, Rows, Seen, read_rows
+from bioelx_ray.kb.stored.chunks import Chunk, Damage
 from bioelx_ray.records import Retired
 
 _MRCUI = Layout.of("CUI1 VER REL RELA MAPREASON CUI2 MAPIN", wanted="CUI1 VER REL CUI2 MAPIN")

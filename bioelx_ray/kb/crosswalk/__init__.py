@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from bioelx_ray.kb import gate
-from bioelx_ray.kb.evidence import MERGES, gather
+from bioelx_ray.kb.crosswalk import gate
+from bioelx_ray.kb.crosswalk.evidence import MERGES, gather
 
 _DECISIONS = {
     gate.ALONE: "merged",

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb.files import read_lines
+from bioelx_ray.kb.readers.rows import Row, reject_row
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.rows import Row, reject_row
+from bioelx_ray.kb.stored.files import read_lines
 
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb.registry import Algorithm
-from bioelx_ray.kb.web import Retry, new_client, opened, persist
+from bioelx_ray.kb.fetch.registry import Algorithm
+from bioelx_ray.kb.fetch.web import Retry, new_client, opened, persist
 
 MAX_LIST = 4 << 20
 """Bytes of a list of checksums; what is longer is none."""

@@ -20,8 +20,8 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb.checksums import Checksum
-from bioelx_ray.kb.web import Passing, Retry, new_client, opened, persist
+from bioelx_ray.kb.fetch.checksums import Checksum
+from bioelx_ray.kb.fetch.web import Passing, Retry, new_client, opened, persist
 
 Progress = Callable[[str, int, int], None]
 """Takes the step, how much of it is done, and how much there is; both are bytes here."""

@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from bioelx_ray.config import UmlsConfig
 from bioelx_ray.errors import InputError
-from bioelx_ray.kb.chunks import Chunk, Damage
-from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.umls_codes import (
+from bioelx_ray.kb.readers.umls_codes import (
     among,
     chosen_types,
     concept_ids,
@@ -19,7 +17,7 @@ from bioelx_ray.kb.umls_codes import (
     is_tui,
     semantic_groups,
 )
-from bioelx_ray.kb.umls_rows import (
+from bioelx_ray.kb.readers.umls_rows import (
     Layout,
     Rows,
     Seen,
@@ -28,6 +26,8 @@ from bioelx_ray.kb.umls_rows import (
     read_rows,
     utf8,
 )
+from bioelx_ray.kb.rejects import Rejects
+from bioelx_ray.kb.stored.chunks import Chunk, Damage
 from bioelx_ray.records import Concept
 
 _MRSTY = Layout.of("CUI TUI STN STY ATUI CVF", wanted="CUI TUI STY")

@@ -10,13 +10,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bioelx_ray.config import UmlsConfig
-from bioelx_ray.kb.chunks import Chunk, Damage
-from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.umls_codes import LANGUAGES, among, chosen_languages, concept_ids
-from bioelx_ray.kb.umls_concepts import choose_cuis, read_mrdef, read_mrsty
-from bioelx_ray.kb.umls_files import find_rrf
-from bioelx_ray.kb.umls_history import read_deleted, read_mrcui
-from bioelx_ray.kb.umls_rows import (
+from bioelx_ray.kb.readers.umls_codes import LANGUAGES, among, chosen_languages, concept_ids
+from bioelx_ray.kb.readers.umls_concepts import choose_cuis, read_mrdef, read_mrsty
+from bioelx_ray.kb.readers.umls_files import find_rrf
+from bioelx_ray.kb.readers.umls_history import read_deleted, read_mrcui
+from bioelx_ray.kb.readers.umls_rows import (
     BAD_UTF8,
     Layout,
     Rows,
@@ -27,6 +25,8 @@ from bioelx_ray.kb.umls_rows import (
     read_rows,
     utf8,
 )
+from bioelx_ray.kb.rejects import Rejects
+from bioelx_ray.kb.stored.chunks import Chunk, Damage
 from bioelx_ray.records import Alias
 from bioelx_ray.tables import SCHEMAS
 

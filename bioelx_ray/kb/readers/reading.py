@@ -14,17 +14,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bioelx_ray.config import HarvestConfig, UmlsConfig
-from bioelx_ray.kb import umls
-from bioelx_ray.kb.babelon import read_babelon
-from bioelx_ray.kb.chunks import Chunk, Damage, Split, plan_splits, read_chunks
-from bioelx_ray.kb.files import read_lines
-from bioelx_ray.kb.obo import read_obo
 from bioelx_ray.kb.parts import Figures, KnowledgeRecord
+from bioelx_ray.kb.readers import umls
+from bioelx_ray.kb.readers.babelon import read_babelon
+from bioelx_ray.kb.readers.obo import read_obo
+from bioelx_ray.kb.readers.sssom import read_sssom, read_xrefs
+from bioelx_ray.kb.readers.table import read_table
+from bioelx_ray.kb.readers.wikidata import Seen, read_entities
 from bioelx_ray.kb.rejects import Rejects
 from bioelx_ray.kb.sources import SourceKind, SourceSpec
-from bioelx_ray.kb.sssom import read_sssom, read_xrefs
-from bioelx_ray.kb.table import read_table
-from bioelx_ray.kb.wikidata import Seen, read_entities
+from bioelx_ray.kb.stored.chunks import Chunk, Damage, Split, plan_splits, read_chunks
+from bioelx_ray.kb.stored.files import read_lines
 from bioelx_ray.records import Concept
 
 Records = Iterator[KnowledgeRecord | pa.RecordBatch]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 
+from bioelx_ray.kb.readers.stanzas import Reject, Stanza, Term, parse_term, stanzas
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.stanzas import Reject, Stanza, Term, parse_term, stanzas
 from bioelx_ray.records import Alias, Concept, IdMapping, Retired
 
 LANG = "en"

@@ -14,7 +14,7 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from bioelx_ray.kb.agreement import SHARED, compare_names
+from bioelx_ray.kb.crosswalk.agreement import SHARED, compare_names
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from bioelx_ray.errors import InputError
 from bioelx_ray.kb.curie import curie
+from bioelx_ray.kb.readers.rows import Row, read_rows, reject_row
 from bioelx_ray.kb.rejects import Rejects
-from bioelx_ray.kb.rows import Row, read_rows, reject_row
 from bioelx_ray.kb.text import language_tag, unusable
 from bioelx_ray.records import Alias, Concept
 

@@ -1,0 +1,1 @@
+"""Public sources: which there are, and downloading them."""

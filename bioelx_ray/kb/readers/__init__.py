@@ -1,0 +1,1 @@
+"""One reader a kind of source: lines or bytes -> Concept, Alias, IdMapping, Retired."""

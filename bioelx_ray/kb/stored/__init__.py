@@ -1,0 +1,1 @@
+"""Large files as they are stored: plain or packed, split, damaged."""
