@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from bioelx_ray.artifacts import Artifact
 from bioelx_ray.config import TrainConfig
+from bioelx_ray.kb.pairs import read_pairs
 from bioelx_ray.retrieval.token_store import TokenStore
 
 _AHEAD = 4
@@ -29,14 +32,13 @@ class Batch:
 
     `texts` are the left sides of its pairs and then the right ones, int32 token ids; `labels`
     int64 [texts] are the numbers of their concepts. `rows` int64 are the pairs of the whole batch,
-    of all workers, and `tokens` is how many these have, without padding.
+    of all workers.
     """
 
     step: int
     texts: list[NDArray[np.int32]]
     labels: NDArray[np.int64]
     rows: NDArray[np.int64]
-    tokens: int
 
 
 class Batches:
@@ -74,7 +76,7 @@ class Batches:
         # in memory: a page fault of the mapped file must not fall into the step
         texts = [np.array(store.text(number)) for number in store.sides[own].T.ravel()]
         labels = np.tile(store.concepts[own].astype(np.int64), 2)
-        return Batch(step=step, texts=texts, labels=labels, rows=rows, tokens=int(lengths.sum()))
+        return Batch(step=step, texts=texts, labels=labels, rows=rows)
 
     def after(self, step: int) -> Generator[Batch]:
         """The batches of step `step` and all later ones, made ahead by a thread."""
@@ -85,3 +87,14 @@ class Batches:
                     made.append(pool.submit(self.batch, ahead))
                 if ahead >= step + _AHEAD and made:
                     yield made.popleft().result()
+
+
+def described(pairs: Artifact, rows: NDArray[np.int64]) -> list[dict[str, str]]:
+    """What the pairs of an artifact's rows say, in the order of the rows: to look at a batch."""
+    found: dict[int, dict[str, str]] = {}
+    begin = 0
+    for batch in read_pairs(pairs):
+        own = np.unique(rows[(rows >= begin) & (rows < begin + batch.num_rows)])
+        found |= zip(own.tolist(), batch.take(pa.array(own - begin)).to_pylist(), strict=True)
+        begin += batch.num_rows
+    return [found[row] for row in rows.tolist()]

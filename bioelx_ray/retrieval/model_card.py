@@ -114,7 +114,7 @@ def _inline(text: str) -> str:
     return " ".join(text.split())
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """What YAML can say: mappings, lists, numbers, text."""
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}

@@ -15,22 +15,23 @@ al. 2021, arXiv 2101.06983).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.distributed import ProcessGroup
+from torch.nn import Module
 
 from bioelx_ray.config import TrainConfig
 from bioelx_ray.retrieval.batched import pack, padded
+from bioelx_ray.retrieval.collectives import gather_numbers, gather_rows, place, sum_gradients
 from bioelx_ray.retrieval.loss import Loss
 
-_BUCKET = 1 << 23
-"""Elements of gradients that are summed over the processes at a time: 32 MiB in float32."""
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.half}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ def backward(
     *,
     loss: Loss,
     config: TrainConfig,
-    group: dist.ProcessGroup | None = None,
+    group: ProcessGroup | None = None,
 ) -> StepFigures:
     """Set the gradients of a module's parameters to those of the joint batch's loss.
 
@@ -73,5 +74,114 @@ def backward(
             initialised, and otherwise this one alone.
     """
     module.zero_grad(set_to_none=True)
-    batches = _micro_batches(texts, _device(module), micro_tokens=config.micro_tokens)
-    ...
+    device = next(module.parameters()).device
+    batches = list(_micro_batches(texts, labels, micro_tokens=config.micro_tokens, device=device))
+    outputs = _embed(module, batches, config=config, device=device)
+    shares = gather_numbers(_share(batches, outputs), device, group)
+    counts, tokens, padded_tokens, dims = zip(*shares, strict=True)
+    value, gradient = _joint_loss(
+        torch.cat([torch.zeros(0, max(dims), device=device), *(o.detach() for o in outputs)]),
+        torch.cat([torch.zeros(0, dtype=torch.int64, device=device), *(b.labels for b in batches)]),
+        loss=loss,
+        counts=counts,
+        group=group,
+    )
+    pieces = torch.split(gradient, [len(batch.ids) for batch in batches])
+    if config.cache_gradients:
+        for batch, piece in zip(batches, pieces, strict=True):
+            with _autocast(config, device):
+                output = module(batch.ids, batch.mask)
+            output.backward(piece)
+    elif outputs:
+        torch.autograd.backward(outputs, pieces)
+    sum_gradients(module.parameters(), group)
+    return StepFigures(
+        loss=value.item(),
+        texts=sum(counts),
+        tokens=sum(tokens),
+        padded_tokens=sum(padded_tokens),
+    )
+
+
+def precision(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """What a module computes in on a device.
+
+    `auto` is fp32 on a CPU, and on CUDA bf16 where the device has it and fp16 otherwise.
+    """
+    if config.precision == "fp32" or (config.precision == "auto" and device.type != "cuda"):
+        return torch.float32
+    if config.precision == "auto":
+        # emulated, it is slower than fp32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.half
+    return _HALVES[config.precision]
+
+
+class _MicroBatch(NamedTuple):
+    """Ids and mask int64 [n, longest], labels int64 [n], and the number of the texts' tokens."""
+
+    ids: Tensor
+    mask: Tensor
+    labels: Tensor
+    tokens: int
+
+
+def _micro_batches(
+    texts: Sequence[NDArray[np.integer]],
+    labels: Sequence[int] | NDArray[np.integer],
+    *,
+    micro_tokens: int,
+    device: torch.device,
+) -> Iterator[_MicroBatch]:
+    for rows in pack([len(text) for text in texts], micro_tokens):
+        # 0 is an id of every vocabulary; which one it is matters not, the mask hides it
+        ids, mask = padded([texts[row] for row in rows], 0)  # type: ignore[misc]
+        own = np.array([labels[row] for row in rows], dtype=np.int64)
+        given = [torch.from_numpy(array).to(device) for array in (ids, mask, own)]
+        yield _MicroBatch(given[0], given[1], given[2], int(mask.sum()))
+
+
+def _embed(
+    module: Module, batches: Sequence[_MicroBatch], *, config: TrainConfig, device: torch.device
+) -> list[Tensor]:
+    """The embeddings [n, dim] of each micro-batch, with their graphs unless gradients are cached.
+
+    Then the random state is put back, for the second pass to draw the same dropout.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices, enabled=config.cache_gradients),
+        torch.set_grad_enabled(not config.cache_gradients),
+        _autocast(config, device),
+    ):
+        return [module(batch.ids, batch.mask) for batch in batches]
+
+
+def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
+    half = precision(config, device)
+    return nullcontext() if half == torch.float32 else torch.autocast(device.type, dtype=half)
+
+
+def _share(batches: Sequence[_MicroBatch], outputs: Sequence[Tensor]) -> list[int]:
+    """Of this process: texts, their tokens, these with padding, and the dimension, 0 if unknown."""
+    return [
+        sum(len(batch.ids) for batch in batches),
+        sum(batch.tokens for batch in batches),
+        sum(batch.ids.numel() for batch in batches),
+        outputs[0].shape[1] if outputs else 0,
+    ]
+
+
+def _joint_loss(
+    own: Tensor,
+    labels: Tensor,
+    *,
+    loss: Loss,
+    counts: Sequence[int],
+    group: ProcessGroup | None,
+) -> tuple[Tensor, Tensor]:
+    """The loss over the embeddings of all processes, and its gradient by this one's."""
+    joint = gather_rows(own, counts, group).requires_grad_()
+    value = loss(joint, gather_rows(labels, counts, group))
+    (gradient,) = torch.autograd.grad(value, joint)
+    first = sum(counts[: place(group)[0]])
+    return value.detach(), gradient[first : first + len(own)]

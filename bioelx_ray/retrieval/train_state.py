@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import isfinite
-from typing import Any, Literal, Self
+from typing import Self
 
 import torch
 
@@ -14,6 +14,7 @@ from bioelx_ray.artifacts import sha256_json
 from bioelx_ray.config import TrainConfig
 from bioelx_ray.errors import TrainingError
 from bioelx_ray.retrieval.checkpoints import Checkpoint, State
+from bioelx_ray.retrieval.step import precision
 
 # These change how fast a run is, or what is kept of it, not what it learns.
 _FREE = {"micro_tokens", "cache_gradients", "compile", "save_every"}
@@ -46,16 +47,15 @@ class TrainState:
         if not self.weights:
             raise TrainingError("no weight of the model is to be trained: see train.adapter")
         device = next(iter(self.weights.values())).device
-        self.half = half_precision(config.precision, device)
         self.optimizer = torch.optim.AdamW(
             list(self.weights.values()),
             lr=config.lr,
             weight_decay=config.weight_decay,
             fused=device.type in {"cpu", "cuda"},
         )
-        # half precision of five bits of exponent loses small gradients unless they are scaled
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.half == torch.float16)
-        self.device = device
+        # with five bits of exponent small gradients are lost unless they are scaled
+        half = precision(config, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half == torch.half)
         self.standing = Standing()
 
     def pack(self, run: str) -> State:
@@ -118,18 +118,6 @@ def run_name(module: torch.nn.Module, config: TrainConfig, *, data: str) -> str:
         digest.update(f"{name} {tuple(weight.shape)} {weight.requires_grad}".encode())
         digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return sha256_json([data, digest.hexdigest(), config.model_dump(exclude=_FREE)])
-
-
-def half_precision(
-    precision: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
-) -> torch.dtype | None:
-    """The type that autocast computes in, None for fp32; `auto` takes one on CUDA only."""
-    if precision == "auto":
-        if device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    known: dict[str, Any] = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return known.get(precision)
 
 
 def seed_everything(seed: int, step: int, *, rank: int) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -35,8 +35,9 @@ from bioelx_ray.config import TrainConfig
 from bioelx_ray.errors import TrainingError
 from bioelx_ray.retrieval import checkpoints
 from bioelx_ray.retrieval.batches import Batch, Batches
+from bioelx_ray.retrieval.collectives import place
 from bioelx_ray.retrieval.curve import draw
-from bioelx_ray.retrieval.loss import Loss, make_loss
+from bioelx_ray.retrieval.loss import make_loss
 from bioelx_ray.retrieval.metrics_log import METRICS, MetricsLog, read_metrics
 from bioelx_ray.retrieval.schedule import evaluates_after, rate, saves_after
 from bioelx_ray.retrieval.step import backward
@@ -49,6 +50,7 @@ _SKIPPED_AT_MOST = 25
 """Steps in a row that the scaler of fp16 may leave out; it halves its scale at each of them."""
 
 _log = logging.getLogger(__name__)
+_Value = TypeVar("_Value")
 
 Develop = Callable[[torch.nn.Module], Mapping[str, float]]
 """Recall@1 by language, of a module in evaluation mode."""
@@ -121,7 +123,7 @@ def train(
         store: the pairs.
         config: what to learn, and how.
         workdir: of this run alone.
-        group: the workers; None for one process.
+        group: the workers; by default all where torch.distributed is initialised.
         watch: evaluation and reports.
 
     Raises:
@@ -149,9 +151,8 @@ class _Loop:
         watch: Watch,
     ) -> None:
         self.config, self.workdir, self.group, self.watch = config, workdir, group, watch
-        self.rank = dist.get_rank(group) if group else 0
-        world = dist.get_world_size(group) if group else 1
-        self.batches = Batches(store, config, rank=self.rank, world=world)
+        self.rank, self.world = place(group)
+        self.batches = Batches(store, config, rank=self.rank, world=self.world)
         self.state = TrainState(module, config)
         self.name = run_name(module, config, data=store.fingerprint)
         self.loss = make_loss(config.loss)
@@ -159,6 +160,7 @@ class _Loop:
         self.forward: torch.nn.Module = compiled
         self.log: MetricsLog | None = None
         self.skipped = 0
+        self.found: Mapping[str, float] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -168,7 +170,7 @@ class _Loop:
 
     def resume(self) -> None:
         """Go to the newest sound checkpoint, if there is one."""
-        if self.group and len(set(self._from_all(self.name))) > 1:
+        if len(set(self._from_all(self.name))) > 1:
             raise TrainingError("the workers start from other weights, pairs or settings")
         found = checkpoints.newest(self.workdir) if self.rank == 0 else None
         step = self._from_first(found.step if found else None)
@@ -194,7 +196,7 @@ class _Loop:
             pace = _Pace()
             for batch in stack.enter_context(contextlib.closing(self.batches.after(begun))):
                 figures = self._step(batch) | pace.lap(len(batch.rows))
-                self._write(batch.step + 1, figures | {"tokens": batch.tokens})
+                self._write(batch.step + 1, figures)
                 self._after(batch, figures)
                 if self.is_over:
                     return
@@ -207,7 +209,11 @@ class _Loop:
             if found := checkpoints.load(self.workdir, standing.best):
                 self.state.take_weights(found.state["weights"])
             else:
-                _log.warning("the best weights, of step %d, are lost: these are of the last step")
+                _log.warning(
+                    "the best weights, of step %d, are lost: these are of step %d",
+                    standing.best,
+                    steps,
+                )
                 standing = replace(standing, best=steps, dev={})
         if self.rank == 0:
             draw(self.workdir / CURVE, read_metrics(self.workdir / METRICS))
@@ -219,25 +225,27 @@ class _Loop:
         config, state = self.config, self.state
         state.module.train()
         seed_everything(config.seed, batch.step, rank=self.rank)
-        state.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(
-            state.device.type, dtype=state.half, enabled=state.half is not None
-        ):
-            done = backward(
-                self.forward,
-                batch.texts,
-                batch.labels,
-                loss=self._scaled,
-                config=config,
-                group=self.group,
-            )
-        loss = float(done.loss) / state.scaler.get_scale()
+        done = backward(
+            self.forward,
+            batch.texts,
+            batch.labels,
+            loss=self._scaled,
+            config=config,
+            group=self.group,
+        )
+        loss = done.loss / state.scaler.get_scale()
         lr = config.lr * rate(batch.step, self.batches.steps, warmup=config.warmup)
         norm = state.update(lr)
         self.skipped = self.skipped + 1 if state.scaler.is_enabled() and not isfinite(norm) else 0
         if not isfinite(loss) or (not isfinite(norm) and not 0 < self.skipped < _SKIPPED_AT_MOST):
             self._stop_at(batch, loss=loss, norm=norm)
-        return {"loss": loss, "lr": lr, "gradient_norm": norm}
+        return {
+            "loss": loss,
+            "lr": lr,
+            "gradient_norm": norm,
+            "tokens": done.tokens,
+            "padded_tokens": done.padded_tokens,
+        }
 
     def _scaled(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         scaled: torch.Tensor = self.state.scaler.scale(self.loss(embeddings, labels))
@@ -257,17 +265,15 @@ class _Loop:
             with path.open("w", encoding="utf-8") as handle:
                 json.dump(content | {"pairs": pairs}, handle, ensure_ascii=False, indent=1)
         raise TrainingError(
-            f"step {batch.step + 1} has loss {loss} and a gradient of norm {norm}: its pairs are in "
-            f"{path}; a lower train.lr, train.clip or train.precision fp32 may help"
+            f"step {batch.step + 1} has loss {loss} and a gradient of norm {norm}: its pairs are "
+            f"in {path}; a lower train.lr, train.clip or train.precision fp32 may help"
         )
 
     def _after(self, batch: Batch, figures: Mapping[str, float]) -> None:
         state, steps = self.state, self.batches.steps
         state.standing = replace(state.standing, step=batch.step + 1)
         evaluates = bool(self.watch.dev) and evaluates_after(batch.step, steps, self.config)
-        saved = self._settle(
-            evaluates=evaluates, saves=saves_after(batch.step, steps, self.config)
-        )
+        saved = self._settle(evaluates=evaluates, saves=saves_after(batch.step, steps, self.config))
         rate_now = figures["pairs_per_second"]
         left = (steps - batch.step - 1) * self.config.batch_pairs / rate_now
         self.watch.report(
@@ -275,7 +281,7 @@ class _Loop:
                 step=batch.step + 1,
                 steps=steps,
                 seconds_left=left,
-                dev=state.standing.dev if evaluates else None,
+                dev=self.found,
                 saved=saved,
                 **{name: figures[name] for name in _TOLD},
             )
@@ -289,24 +295,25 @@ class _Loop:
         """
         state = self.state
         before = state.standing
+        self.found = None
         if evaluates:
-            found = self._evaluated() if self.rank == 0 else None
-            state.standing = self._from_first(found)
+            evaluated = self._evaluated() if self.rank == 0 else (None, before)
+            self.found, state.standing = self._from_first(evaluated)
         is_best = evaluates and state.standing.best == before.step
         if not (saves or is_best or self.is_over):
             return False
-        saved = bool(self._from_first(self._save() if self.rank == 0 else None))
+        saved = self._from_first(self.rank == 0 and self._save())
         if not saved and self.is_over:
             raise TrainingError(
                 f"{self.workdir}: the last checkpoint cannot be written: make room and start the "
                 "training again; it goes on at the one before"
             )
         if not saved and is_best:
-            state.standing = replace(before, stale=before.stale)
+            state.standing = before
         return saved
 
-    def _evaluated(self) -> Standing:
-        """The standing after an evaluation on this worker."""
+    def _evaluated(self) -> tuple[Mapping[str, float] | None, Standing]:
+        """What an evaluation on this worker finds, and the standing after it."""
         state, dev = self.state, self.watch.dev
         before = state.standing
         state.module.eval()
@@ -316,10 +323,10 @@ class _Loop:
         self._write(before.step, {"dev": by_lang, "mean": mean})
         draw(self.workdir / CURVE, read_metrics(self.workdir / METRICS))
         if before.mean is None or mean > before.mean:
-            return replace(before, best=before.step, mean=mean, dev=by_lang, stale=0)
+            return by_lang, replace(before, best=before.step, mean=mean, dev=by_lang, stale=0)
         stale = before.stale + 1
         stopped = bool(self.config.patience) and stale >= self.config.patience
-        return replace(before, stale=stale, stopped=stopped)
+        return by_lang, replace(before, stale=stale, stopped=stopped)
 
     def _save(self) -> bool:
         standing = self.state.standing
@@ -337,13 +344,14 @@ class _Loop:
             self.log.write(step, figures)
 
     def _from_all(self, value: str) -> list[str]:
-        values = [""] * dist.get_world_size(self.group)
-        dist.all_gather_object(values, value, group=self.group)
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value, group=self.group)
         return values
 
-    def _from_first(self, value: Any) -> Any:
+    def _from_first(self, value: _Value) -> _Value:
         """What the first worker passes; a barrier."""
-        if not self.group:
+        if self.world == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, group=self.group, group_src=0)

@@ -48,13 +48,12 @@ def main() -> None:
             reader.wait()
         wall = time.monotonic() - begin
         for at, line in steps:
-            print(f"{at:7.1f} s  {line}")
+            sys.stdout.write(f"{at:7.1f} s  {line}\n")
         if harvest.returncode:
             raise SystemExit(harvest.returncode)
         size = sum(path.stat().st_size for path in Path(scratch, "kb").iterdir())
-    print(
-        f"{wall:.1f} s, peak {peak / 2**30:.2f} GiB in all processes, {size / 1e9:.2f} GB written"
-    )
+    figures = f"{wall:.1f} s, peak {peak / 2**30:.2f} GiB in all processes, {size / 1e9:.2f} GB"
+    sys.stdout.write(f"{figures} written\n")
 
 
 if __name__ == "__main__":
