@@ -23,6 +23,7 @@ SMALL_TABLE = """\
 concept_id\tlang\ttext\tsource\tpreferred\tsemantic_types\tdefinition\txrefs
 hp:0001658\ten\tMyocardial infarction\thp\ttrue\tdisorder\tNecrosis of the myocardium.\ticd10:I21
 hp:0001658\ten\theart attack\thp\tfalse\tdisorder\t\t
+hp:0001658\ten\theart attack\tstarter\tfalse\tdisorder\t\t
 hp:0001658\tde\tHerzinfarkt\tstarter\ttrue\tdisorder\t\t
 hp:0001658\tes\tinfarto de miocardio\tstarter\ttrue\tdisorder\t\t
 hp:0001658\tru\tинфаркт миокарда\tstarter\ttrue\tdisorder\t\t

@@ -63,6 +63,7 @@ def make_forms(aliases: pa.Table, concepts: pa.Table) -> FormTable:
             "text": aliases.column("text"),
             "lang": aliases.column("lang").dictionary_encode().unify_dictionaries(),
             "source": aliases.column("source").dictionary_encode(),
+            "also": aliases.column("also"),
             "preferred": aliases.column("preferred"),
         }
     ).combine_chunks()
@@ -168,11 +169,24 @@ class Forms:
         if where.langs:
             aliases &= np.isin(self._codes("lang"), self._wanted("lang", where.langs))
         if where.sources:
-            aliases &= np.isin(self._codes("source"), self._wanted("source", where.sources))
+            aliases &= self._source_mask(where.sources)
         if where.vocabularies or where.semantic_types:
             aliases &= self._concept_mask(where)[self.concept_of]
         forms = np.logical_or.reduceat(aliases, self.starts[:-1]) if len(self) else aliases
         return forms, aliases
+
+    def _source_mask(self, wanted: frozenset[str]) -> NDArray[np.bool_]:
+        """Whether an alias is given by one of the sources, be it as the first or not."""
+        also = self._aliases.column("also").combine_chunks()
+        known = set(self._numbers("source")) | set(pc.unique(also.values).to_pylist())
+        self._check("source", wanted, known)
+        numbers = self._numbers("source")
+        mask: NDArray[np.bool_] = np.isin(
+            self._codes("source"), [numbers[name] for name in wanted if name in numbers]
+        )
+        hit = pc.is_in(also.flatten(), pa.array(sorted(wanted))).to_numpy(zero_copy_only=False)
+        mask[pc.list_parent_indices(also).to_numpy()[hit]] = True
+        return mask
 
     def _concept_mask(self, where: Filter) -> NDArray[np.bool_]:
         mask = np.ones(self._concepts.num_rows, dtype=np.bool_)

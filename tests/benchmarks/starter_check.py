@@ -3,8 +3,8 @@
     python -m tests.benchmarks.starter_check KB [--write]
 
 KB is a knowledge base built from a table of UMLS concepts (`bioelx harvest open_kb.tsv --out KB`).
-An id is confirmed if KB has it; a name, if one of that concept's aliases in the same language has the
-same normalised form. Names can be checked only in the languages that KB has for the concept.
+An id is confirmed if KB has it; a name, if one of that concept's aliases in the same language has
+the same normalised form. Names can be checked only in the languages that KB has for the concept.
 `--write` keeps the figures in ``starter.json``, from where every manifest takes them.
 """
 

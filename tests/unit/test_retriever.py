@@ -86,6 +86,14 @@ def test_ties_go_by_concept_id_and_the_shown_alias_by_language(retriever):
         (Filter(semantic_types=frozenset({"symptom"})), {"hp:0001945", "umls:C0009264"}),
         (Filter(vocabularies=frozenset({"umls"}), langs=frozenset({"tr"})), {"umls:C0027530"}),
         (Filter(sources=frozenset({"hp"}), semantic_types=frozenset({"symptom"})), {"hp:0001945"}),
+        (  # that "heart attack" is in the starter table too is not the first thing said of it
+            Filter(
+                sources=frozenset({"starter"}),
+                langs=frozenset({"en"}),
+                semantic_types=frozenset({"disorder"}),
+            ),
+            {"hp:0001658", "umls:C0009443"},
+        ),
     ],
 )
 def test_filters_leave_only_what_they_allow(index, where, ids):
