@@ -129,10 +129,10 @@ def _sync(directory: Path) -> None:
 
 def _prune(directory: Path) -> None:
     steps = sorted(_steps(directory))
-    kept = set(steps[-_KEPT:])
+    kept: set[int] = set(steps[-_KEPT:])
     for step in steps[-_KEPT:]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            kept.add(json.loads(_paths(directory, step)[1].read_bytes())["best"])
+            kept |= {json.loads(_paths(directory, step)[1].read_bytes())["best"]} & set(steps)
     for step in set(steps) - kept:
         for path in reversed(_paths(directory, step)):
             path.unlink(missing_ok=True)

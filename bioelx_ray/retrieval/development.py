@@ -20,24 +20,27 @@ An artifact of the kind ``development`` holds ``queries.arrow``, ``forms.arrow``
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from bioelx_ray.artifacts import Artifact, Manifest, code_version, open_artifact, publish
 from bioelx_ray.errors import EncoderError
 from bioelx_ray.kb.exclusion import FORM, GOLD, TEXT
 from bioelx_ray.kb.store import KnowledgeBase
+from bioelx_ray.retrieval.batched import BatchedEncoder, Tokens
 from bioelx_ray.retrieval.held_aliases import Development, Hidden, Query, hold_out
+from bioelx_ray.retrieval.torch_engine import Pooled, torch_forward
 
 __all__ = [
     "Development",
-    "Recall",
     "build_development",
     "evaluate",
+    "evaluate_module",
     "hold_out",
     "open_development",
     "write_exclusion",
@@ -63,22 +66,12 @@ Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 """Normalised texts to unit vectors [n, dim], as `encoder.Encoder.encode`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recall:
-    """Recall@1, from 0 to 1, by language and as their unweighted mean.
+def evaluate(encode: Encode, development: Development) -> dict[str, float]:
+    """Recall@1 by language, from 0 to 1; their unweighted mean is the figure to compare runs by.
 
-    Languages of fewer than `FEWEST` queries count together, as `OTHER`.
-    """
-
-    mean: float
-    by_language: dict[str, float]
-
-
-def evaluate(encode: Encode, development: Development) -> Recall:
-    """How many queries have an answer as their nearest form; of equally near ones the first.
-
-    `encode` gets the queries, then the dictionary. Memory holds the vectors, and the scores of 256
-    queries at a time.
+    A query counts if its nearest form is an answer; of equally near ones the first in order is the
+    nearest. Languages of fewer than `FEWEST` queries count together, as `OTHER`. `encode` gets the
+    queries, then the dictionary. Memory holds the vectors, and the scores of 256 queries at a time.
 
     Raises:
         EncoderError: the vectors are not finite, or not one a text.
@@ -91,8 +84,31 @@ def evaluate(encode: Encode, development: Development) -> Recall:
         for at, row in enumerate(nearest.tolist(), start=start):
             hits[at] = row in development.queries[at].answers
     groups = np.array(_groups([query.lang for query in development.queries]))
-    by_language = {str(name): float(hits[groups == name].mean()) for name in np.unique(groups)}
-    return Recall(mean=float(np.mean(list(by_language.values()))), by_language=by_language)
+    return {str(name): float(hits[groups == name].mean()) for name in np.unique(groups)}
+
+
+def evaluate_module(
+    development: Development, tokens: Tokens, *, prefix: str, batch_tokens: int = 4096
+) -> Callable[[torch.nn.Module], dict[str, float]]:
+    """`evaluate` for modules (see `torch_engine.Pooled`) on the device that they are on.
+
+    That is what `training.Watch` takes. A module is to be in evaluation mode.
+    """
+
+    def recall(module: torch.nn.Module) -> dict[str, float]:
+        device = next(module.parameters()).device
+        encoder = BatchedEncoder(
+            tokens=tokens,
+            forward=torch_forward(cast("Pooled", module), device=str(device)),
+            dim=cast("Pooled", module).dim,
+            fingerprint="",
+            engine="torch",
+            prefix=prefix,
+            batch_tokens=batch_tokens,
+        )
+        return evaluate(encoder.encode, development)
+
+    return recall
 
 
 def _encoded(encode: Encode, texts: Sequence[str]) -> NDArray[np.float32]:

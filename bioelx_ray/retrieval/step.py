@@ -15,7 +15,6 @@ al. 2021, arXiv 2101.06983).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -89,9 +88,7 @@ def backward(
     pieces = torch.split(gradient, [len(batch.ids) for batch in batches])
     if config.cache_gradients:
         for batch, piece in zip(batches, pieces, strict=True):
-            with _autocast(config, device):
-                output = module(batch.ids, batch.mask)
-            output.backward(piece)
+            _forward(module, batch, config).backward(piece)  # type: ignore[no-untyped-call]
     elif outputs:
         torch.autograd.backward(outputs, pieces)
     sum_gradients(module.parameters(), group)
@@ -151,14 +148,18 @@ def _embed(
     with (
         torch.random.fork_rng(devices, enabled=config.cache_gradients),
         torch.set_grad_enabled(not config.cache_gradients),
-        _autocast(config, device),
     ):
-        return [module(batch.ids, batch.mask) for batch in batches]
+        return [_forward(module, batch, config) for batch in batches]
 
 
-def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
+def _forward(module: Module, batch: _MicroBatch, config: TrainConfig) -> Tensor:
+    # A cast for each micro-batch: autograd would sum their gradients in the precision of a shared
+    # one, and under a cache made without gradients there would be none.
+    device = batch.ids.device
     half = precision(config, device)
-    return nullcontext() if half == torch.float32 else torch.autocast(device.type, dtype=half)
+    with torch.autocast(device.type, dtype=half, enabled=half != torch.float32):
+        embeddings: Tensor = module(batch.ids, batch.mask)
+    return embeddings
 
 
 def _share(batches: Sequence[_MicroBatch], outputs: Sequence[Tensor]) -> list[int]:

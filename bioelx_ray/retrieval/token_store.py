@@ -22,13 +22,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bioelx_ray.artifacts import Artifact, sha256_json
 from bioelx_ray.errors import InputError
+from bioelx_ray.kb.forms import forms_of
 from bioelx_ray.kb.pairs import read_pairs
-from bioelx_ray.kb.text import normalise
 from bioelx_ray.retrieval.batched import Tokens
 
 Progress = Callable[[str, int, int], None]
@@ -161,20 +160,15 @@ def _write(
         chunk.indices.to_numpy().astype(_TYPES["concepts"]).tofile(files["concepts"])
 
 
-def _forms(batch: pa.RecordBatch) -> tuple[list[str], NDArray[np.int64]]:
+def _forms(batch: pa.RecordBatch) -> tuple[list[str], NDArray[np.int32]]:
     """The distinct forms of a batch, and which of them are the sides of each pair: [pairs, 2].
 
     A concept's pairs stand together, and seldom share a form with another's: so a form is found
     again nearly always in its own batch, and what is held in memory does not grow.
     """
-    columns = ("left", "left_lang"), ("right", "right_lang")
-    texts = pa.concat_arrays([batch.column(text) for text, _ in columns])
-    langs = pa.concat_arrays([batch.column(lang) for _, lang in columns])
-    keys = pc.binary_join_element_wise(langs, texts, "\t").dictionary_encode()
-    number_of: dict[str, int] = {}
-    numbers = np.empty(len(keys.dictionary), dtype=np.int64)
-    for at, key in enumerate(keys.dictionary.to_pylist()):
-        lang, _, text = key.partition("\t")
-        numbers[at] = number_of.setdefault(normalise(text, lang), len(number_of))
-    sides = numbers[keys.indices.to_numpy()].reshape(2, -1).T
-    return list(number_of), sides
+    sides = ("left", "left_lang"), ("right", "right_lang")
+    texts = pa.concat_arrays([batch.column(text) for text, _ in sides])
+    langs = pa.concat_arrays([batch.column(lang) for _, lang in sides])
+    forms = forms_of(texts, langs).dictionary_encode()
+    numbers: NDArray[np.int32] = forms.indices.to_numpy().reshape(2, -1).T
+    return forms.dictionary.to_pylist(), numbers

@@ -85,7 +85,8 @@ def _silent(_: Told) -> None:
 class Watch:
     """How a run is looked at: none of it changes what is learned, but for early stopping.
 
-    `dev` is called on the first worker only, `report` on all of them after every step.
+    Both are called on all workers at the same steps, `report` after every one; of what `dev` finds
+    the first worker's counts.
     """
 
     dev: Develop | None = None
@@ -177,10 +178,11 @@ class _Loop:
         if step is None:
             return
         found = found or checkpoints.load(self.workdir, step)
-        if found is None:
+        blind = [rank for rank, there in enumerate(self._from_all(found is not None)) if not there]
+        if found is None or blind:
             raise TrainingError(
-                f"{self.workdir}: worker {self.rank} does not see the checkpoint of step {step} "
-                "that the first one sees: the work directory must be on a volume that all mount"
+                f"{self.workdir}: the workers {blind} do not see the checkpoint of step {step} that "
+                "the first one sees: the work directory must be on a volume that all mount"
             )
         self.state.unpack(found, self.name)
         _log.info("going on at step %d of %d", step, self.batches.steps)
@@ -215,8 +217,7 @@ class _Loop:
                     steps,
                 )
                 standing = replace(standing, best=steps, dev={})
-        if self.rank == 0:
-            draw(self.workdir / CURVE, read_metrics(self.workdir / METRICS))
+        self._draw()
         self.state.module.eval()
         step = steps if standing.best is None else standing.best
         return Trained(step=step, steps=steps, dev=standing.dev, stopped=standing.stopped)
@@ -297,8 +298,7 @@ class _Loop:
         before = state.standing
         self.found = None
         if evaluates:
-            evaluated = self._evaluated() if self.rank == 0 else (None, before)
-            self.found, state.standing = self._from_first(evaluated)
+            self.found, state.standing = self._from_first(self._evaluated())
         is_best = evaluates and state.standing.best == before.step
         if not (saves or is_best or self.is_over):
             return False
@@ -312,8 +312,8 @@ class _Loop:
             state.standing = before
         return saved
 
-    def _evaluated(self) -> tuple[Mapping[str, float] | None, Standing]:
-        """What an evaluation on this worker finds, and the standing after it."""
+    def _evaluated(self) -> tuple[Mapping[str, float], Standing]:
+        """What an evaluation finds, and the standing after it."""
         state, dev = self.state, self.watch.dev
         before = state.standing
         state.module.eval()
@@ -321,7 +321,7 @@ class _Loop:
             by_lang = dict(dev(state.module)) if dev else {}
         mean = sum(by_lang.values()) / max(1, len(by_lang))
         self._write(before.step, {"dev": by_lang, "mean": mean})
-        draw(self.workdir / CURVE, read_metrics(self.workdir / METRICS))
+        self._draw()
         if before.mean is None or mean > before.mean:
             return by_lang, replace(before, best=before.step, mean=mean, dev=by_lang, stale=0)
         stale = before.stale + 1
@@ -343,7 +343,11 @@ class _Loop:
         if self.log:
             self.log.write(step, figures)
 
-    def _from_all(self, value: str) -> list[str]:
+    def _draw(self) -> None:
+        if self.rank == 0:
+            draw(self.workdir / CURVE, read_metrics(self.workdir / METRICS))
+
+    def _from_all(self, value: _Value) -> list[_Value]:
         values = [value] * self.world
         if self.world > 1:
             dist.all_gather_object(values, value, group=self.group)

@@ -1,0 +1,260 @@
+"""The parts of `two_by_two`: knowledge bases, pairs, encoders, and the ranks that these give."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bioelx_ray.artifacts import Artifact, ArtifactError, open_artifact, sha256_json
+from bioelx_ray.config import EncoderConfig, IndexConfig, PairsConfig, TrainConfig
+from bioelx_ray.console import messages, showing_progress
+from bioelx_ray.evaluation.leak_report import write_list
+from bioelx_ray.evaluation.leaks import find_leaks
+from bioelx_ray.evaluation.run import evaluate
+from bioelx_ray.kb.harvest import build_kb
+from bioelx_ray.kb.pairs import build_pairs
+from bioelx_ray.kb.sources import from_file
+from bioelx_ray.kb.store import KnowledgeBase
+from bioelx_ray.retrieval import retriever as stage_one
+from bioelx_ray.retrieval.adapter import adapter_tensors, prepare, save_adapter
+from bioelx_ray.retrieval.build import build_index
+from bioelx_ray.retrieval.embed import embed
+from bioelx_ray.retrieval.encoder import Encoder, load_pooled, load_tokens, open_encoder
+from bioelx_ray.retrieval.forms import Forms, make_forms, write_forms
+from bioelx_ray.retrieval.index import exact_search
+from bioelx_ray.retrieval.model_files import locate
+from bioelx_ray.retrieval.opened import open_index
+from bioelx_ray.retrieval.token_store import open_store
+from bioelx_ray.retrieval.training import Told, Watch, train
+
+WIKIMED = "wikimed_de_bel_train"
+UNTUNED, ENCODERS = "untuned", ("untuned", "en", "all", "no-leaks", "wikimed")
+DICTIONARIES = ("en", "all")
+WAYS = ("plain", "projected")
+CORPORA = {"xlbel": "xlbel/v0.0", "mantra": "mantra"}
+K = 64
+
+Gold = dict[str, list[Any]]
+Ranks = dict[str, dict[str, list[int | None]]]
+"""By suite and key the rank of each mention, None where the dictionary has none of its gold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all parts need: where things are, what is asked, and how to train."""
+
+    data: Path
+    work: Path
+    slice_of: int | None
+    config: TrainConfig
+    encoder: EncoderConfig
+    gold: dict[str, Gold]
+
+    def rows(self) -> list[list[str]]:
+        with (self.data / "open_kb.tsv").open(encoding="utf-8", newline="") as lines:
+            return list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+    def gold_ids(self) -> set[str]:
+        items = [item for suite in self.gold.values() for part in suite.values() for item in part]
+        return {id_ for item in items for id_ in item.concept_ids}
+
+
+def silent(*_: object) -> None:
+    pass
+
+
+def opened(path: Path, kind: Any) -> Artifact | None:
+    try:
+        return open_artifact(path, kind)
+    except ArtifactError:
+        return None
+
+
+def knowledge_base(bench: Bench, name: str, wanted) -> KnowledgeBase:
+    """The knowledge base of the wanted rows (concept_id, lang, text, source)."""
+    target = bench.work / "kb" / name
+    if not opened(target, "kb"):
+        table = bench.work / "kb" / f"{name}.tsv"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        head, *rows = bench.rows()
+        lines = ["\t".join(row) for row in [head, *filter(wanted, rows)]]
+        table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        build_kb(target, [from_file(table)])
+        table.unlink()
+    return KnowledgeBase.open(target)
+
+
+def dictionary(bench: Bench, langs: str) -> KnowledgeBase:
+    """A dictionary of English or all names: the whole, or a slice of it."""
+    if bench.slice_of is None:
+        return knowledge_base(bench, langs, lambda row: langs == "all" or row[1] == "en")
+    gold, counts = bench.gold_ids(), dict[str, int]()
+    for id_, *_ in bench.rows()[1:]:
+        counts[id_] = counts.get(id_, 0) + 1
+    others = sorted(counts.keys() - gold)
+    order = np.random.default_rng(0).permutation(len(others))
+    sizes = np.cumsum([counts[others[at]] for at in order])
+    drawn = {others[at] for at in order[: int(np.searchsorted(sizes, bench.slice_of))]}
+    kept = gold | drawn
+    return knowledge_base(
+        bench,
+        f"{langs}-slice{bench.slice_of}",
+        lambda row: row[0] in kept and (langs == "all" or row[1] == "en"),
+    )
+
+
+def training_pairs(bench: Bench, name: str) -> Artifact:
+    """The pairs that an encoder is trained on."""
+    target = bench.work / "pairs" / name
+    if found := opened(target, "pairs"):
+        return found
+    kb = {
+        "en": lambda: knowledge_base(
+            bench, "train-en", lambda row: row[1] == "en" and row[3] != WIKIMED
+        ),
+        "wikimed": lambda: knowledge_base(bench, "all", lambda _: True),
+    }.get(name, lambda: knowledge_base(bench, "train-all", lambda row: row[3] != WIKIMED))()
+    exclude = None
+    if name == "no-leaks":
+        exclude = bench.work / "pairs" / "leaks.tsv"
+        every = {f"{suite}/{key}": v for suite, g in bench.gold.items() for key, v in g.items()}
+        exclude.parent.mkdir(parents=True, exist_ok=True)
+        write_list(find_leaks(every, kb), exclude)
+    return build_pairs(target, kb, config=PairsConfig(), exclude=exclude, progress=silent)
+
+
+def trained_adapter(bench: Bench, name: str) -> Artifact:
+    """The adapter of an encoder; training goes on where it was."""
+    pairs = training_pairs(bench, name)
+    enough = ceil((bench.config.max_steps or 1) * bench.config.batch_pairs / pairs_in(pairs)) + 1
+    config = bench.config.model_copy(update={"epochs": float(enough)})
+    files = locate(bench.encoder)
+    made_by = [pairs.manifest.fingerprint, files.fingerprint, config.model_dump()]
+    target = bench.work / "encoders" / f"{name}-{sha256_json(made_by)[:12]}"
+    if found := opened(target, "adapter"):
+        return found
+    module = load_pooled(files)
+    prepare(module, config.adapter, on_gpu=torch.cuda.is_available(), seed=config.seed)
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    tokens = load_tokens(files.path, max_length=config.max_length)
+    with showing_progress() as progress:
+        store = open_store(
+            pairs, tokens, prefix=files.prefix, home=bench.work / "tokens", progress=progress
+        )
+
+    def report(told: Told) -> None:
+        if told.step % 10 == 0 or told.step == told.steps:
+            messages.print(
+                f"{name}: step {told.step}/{told.steps}, loss {told.loss:.4f}, "
+                f"{told.pairs_per_second:.1f} pairs/s, {told.seconds_left:.0f} s left",
+                highlight=False,
+            )
+
+    run = target.with_name(f"{target.name}.run")
+    done = train(module, store, config=config, workdir=run, watch=Watch(report=report))
+    return save_adapter(
+        target,
+        adapter_tensors(module),
+        base=files,
+        training=config.model_dump(),
+        figures={"steps": done.steps, "seen_pairs": done.steps * config.batch_pairs},
+        sources=pairs.manifest.sources,
+    )
+
+
+def pairs_in(pairs: Artifact) -> int:
+    return int(pairs.manifest.counts["pairs"])
+
+
+def open_named(bench: Bench, name: str) -> Encoder:
+    if name == UNTUNED:
+        return open_encoder(bench.encoder)
+    adapter = trained_adapter(bench, name)
+    return open_encoder(bench.encoder.model_copy(update={"adapter": str(adapter.path)}))
+
+
+class Cell:
+    """An encoder over a dictionary: ranks by way, each measured once."""
+
+    def __init__(self, bench: Bench, encoder: Encoder, kb: KnowledgeBase, *, name: str) -> None:
+        self.bench, self.encoder, self.kb = bench, encoder, kb
+        gold = sha256_json([repr(bench.gold)])
+        made_by = [kb.artifact.manifest.fingerprint, encoder.fingerprint, encoder.engine, gold]
+        self.home = bench.work / "cells" / f"{name}-{sha256_json(made_by)[:12]}"
+        self.home.mkdir(parents=True, exist_ok=True)
+
+    def ranks(self, way: str) -> Ranks:
+        path = self.home / f"{way}.json"
+        if not path.exists():
+            retriever = self._plain() if way == "plain" else self._indexed(way)
+            started = time.monotonic()
+            ranks = {suite: self._suite(retriever, gold) for suite, gold in self.bench.gold.items()}
+            messages.print(f"{self.home.name} {way}: {time.monotonic() - started:.0f} s to measure")
+            draft = path.with_suffix(".draft")
+            draft.write_text(json.dumps(ranks), encoding="utf-8")
+            draft.rename(path)
+        found: Ranks = json.loads(path.read_bytes())
+        return found
+
+    def _suite(self, retriever: stage_one.Retriever, gold: Gold) -> dict[str, list[int | None]]:
+        report = evaluate(retriever, gold, known=self.kb, k=K)
+        ranks: dict[str, list[int | None]] = {}
+        for row in report.rows:
+            found = iter(row.outcomes)
+            ranks[row.key] = [
+                next(found).rank if any(id_ in self.kb for id_ in item.concept_ids) else None
+                for item in gold[row.key]
+            ]
+        return ranks
+
+    def _plain(self) -> stage_one.Retriever:
+        """Exact search over the embeddings as they are: what an index would do without its map."""
+        table = make_forms(self.kb.aliases, self.kb.concepts)
+        # where a build of the index looks for them
+        kept = self.home / ".index.embeddings"
+        with showing_progress() as progress:
+            vectors = embed(
+                table.forms,
+                self.encoder,
+                work=kept,
+                progress=lambda n, of: progress(f"embed {self.home.name}", n, of),
+            )
+        (self.home / "forms").mkdir(exist_ok=True)
+        write_forms(table, self.home / "forms")
+
+        def propose(queries, *, k, allowed):
+            blocks = (
+                vectors[at : at + 65536].astype(np.float32) for at in range(0, len(vectors), 65536)
+            )
+            return exact_search(blocks, self.encoder.encode(queries), k=min(k, len(vectors)))
+
+        return stage_one.FormRetriever(Forms(self.home / "forms"), propose)
+
+    def _indexed(self, way: str) -> stage_one.Retriever:
+        path = self.home / "index"
+        if not opened(path, "index"):
+            with showing_progress() as progress:
+                build_index(
+                    path,
+                    self.kb,
+                    self.encoder,
+                    config=IndexConfig(),
+                    encoder_name=self.bench.encoder.model,
+                    progress=progress,
+                )
+        make = stage_one.hybrid if way == "hybrid" else stage_one.dense
+        return make(open_index(path), self.encoder)
+
+    def clear(self) -> None:
+        """Remove what can be built again, some 300 MB."""
+        for name in ("index", "forms", ".index.embeddings"):
+            shutil.rmtree(self.home / name, ignore_errors=True)
