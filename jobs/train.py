@@ -26,14 +26,14 @@ from typing import Annotated
 import ray
 import torch
 import typer
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from bioelx_ray.config import load_config
 from bioelx_ray.console import results
 from bioelx_ray.errors import ConfigError, TrainingError
 from bioelx_ray.retrieval.training import Told
-from bioelx_ray.retrieval.tune import Form, Order, checked, tune
+from bioelx_ray.retrieval.tune import Form, Order, checked, run_name, tune
 from jobs.session import run, session, shared
 
 _FAILURES = 3
@@ -43,7 +43,7 @@ _PATIENCE_SECONDS = 7200
 """How long workers wait for one another: one of them may be making the token store."""
 
 
-def main(
+def main(  # noqa: PLR0913  # a command's options are its arguments
     pairs: Annotated[Path, typer.Argument(help="Made by `bioelx pairs`.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="The directory to publish.")],
@@ -102,8 +102,9 @@ def distribute(order: Order, *, workers: str | None, on_gpu: bool) -> str:
             resources_per_worker={"CPU": cpus, **({"GPU": 1} if on_gpu else {})},
         ),
         run_config=RunConfig(
-            name="ray",
-            storage_path=str(order.work),
+            name=run_name(order),
+            storage_path=str(order.work / "ray"),
+            logging_config=LoggingConfig(log_level="WARNING"),
             failure_config=FailureConfig(max_failures=_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
@@ -118,7 +119,7 @@ def _work(given: dict[str, Order]) -> dict[str, str]:
     """A worker. What trying again would not mend is told, not raised: Ray would try again."""
 
     def report(told: Told) -> None:
-        if told.dev is not None or told.saved:
+        if told.dev is not None or told.step == told.steps:
             figures = {"step": told.step, "loss": told.loss}
             ray.train.report(figures | {"pairs_per_second": told.pairs_per_second})
 

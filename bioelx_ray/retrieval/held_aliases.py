@@ -55,9 +55,7 @@ class Development:
     hidden: tuple[Hidden, ...]
 
 
-def hold_out(
-    kb: KnowledgeBase, *, per_language: int, seed: int, forms: int = 20_000
-) -> Development:
+def hold_out(kb: KnowledgeBase, *, per_language: int, seed: int, forms: int = 8_000) -> Development:
     """Choose up to `per_language` queries a language, and a dictionary of up to `forms` forms.
 
     A concept is asked for once, the rarest language choosing first. Ambiguous aliases are no

@@ -152,8 +152,11 @@ def _summed(unit: Tensor, labels: Tensor, terms: Callable[[_Block], _Terms]) -> 
         rows = slice(start, start + step)
         own = terms(_block(unit, labels, rows))
         # a cosine depends on both of its rows
-        gradient[rows] += own.slope @ unit
-        gradient += own.slope.T @ unit[rows]
+        if step >= len(unit):
+            gradient = (own.slope + own.slope.T) @ unit
+        else:
+            gradient[rows] += own.slope @ unit
+            gradient += own.slope.T @ unit[rows]
         total, count = total + own.total, count + own.counted
     return _Terms(total, gradient, count)
 

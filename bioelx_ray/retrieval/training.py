@@ -181,8 +181,8 @@ class _Loop:
         blind = [rank for rank, there in enumerate(self._from_all(found is not None)) if not there]
         if found is None or blind:
             raise TrainingError(
-                f"{self.workdir}: the workers {blind} do not see the checkpoint of step {step} that "
-                "the first one sees: the work directory must be on a volume that all mount"
+                f"{self.workdir}: the workers {blind} do not see the checkpoint of step {step}, the "
+                "first one does: the work directory must be on a volume that all mount"
             )
         self.state.unpack(found, self.name)
         _log.info("going on at step %d of %d", step, self.batches.steps)

@@ -95,6 +95,18 @@ def _check_development(path: Path, pairs: Artifact) -> None:
         )
 
 
+def run_name(order: Order) -> str:
+    """Names a run by all that decides it: the same order goes on where it was interrupted."""
+    config = order.config
+    decisive = [
+        open_artifact(order.pairs, "pairs").manifest.fingerprint,
+        open_artifact(order.dev, "development").manifest.fingerprint if order.dev else None,
+        locate(config.encoder).fingerprint,
+        config.train.model_dump(),
+    ]
+    return f"run-{sha256_json(decisive)[:16]}"
+
+
 def tune(
     order: Order,
     *,
@@ -113,12 +125,11 @@ def tune(
         torch.set_num_threads(order.threads)
     config, pairs = order.config, open_artifact(order.pairs, "pairs")
     base = locate(config.encoder)
+    # what a model's files lack, such as an unused pooler, is random: alike on all workers
+    torch.manual_seed(config.train.seed)
     module = load_pooled(base)
     prepare(module, config.train.adapter, on_gpu=device.type == "cuda", seed=config.train.seed)
     module.to(device)
-    key = sha256_json(
-        [pairs.manifest.fingerprint, base.fingerprint, str(order.dev), config.train.model_dump()]
-    )
     is_first = place(group)[0] == 0
     with showing_progress() as progress:
 
@@ -138,7 +149,7 @@ def tune(
                 progress=progress if is_first else lambda *_: None,
             ),
             config=config.train,
-            workdir=order.work / f"run-{key[:16]}",
+            workdir=order.work / run_name(order),
             group=group,
             watch=Watch(
                 dev=_development(order, base, device=device, group=group),
@@ -188,7 +199,7 @@ def _development(
             batch_tokens=order.config.encoder.batch_tokens,
         )
         encode = together(encoder.encode, device=device, group=group)
-        return evaluate(encode, development).by_language
+        return evaluate(encode, development)
 
     return dev
 
@@ -229,5 +240,5 @@ def _summary(order: Order, trained: Trained) -> str:
     kind = "an adapter" if order.form == "adapter" else "a model"
     return (
         f"{order.out}: {kind} of step {trained.step} of {trained.steps}{found}; checkpoints and "
-        f"metrics are in {order.work}"
+        f"metrics are in {order.work / run_name(order)}"
     )

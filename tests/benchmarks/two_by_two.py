@@ -188,6 +188,8 @@ def main(
     loss: str = "multi-similarity",
     adapter: str = "full",
     layers: int = 0,
+    rank: int = 32,
+    form: Annotated[str, typer.Option(help="What is kept: auto, adapter, directory.")] = "auto",
     seed: int = 33,
     prefix: Annotated[str | None, typer.Option(help="Other than the model's own.")] = None,
     hybrid: Annotated[bool, typer.Option(help="The best encoder also as hybrid.")] = True,
@@ -201,7 +203,7 @@ def main(
             "warmup": warmup,
             "seed": seed,
             "loss": {"name": loss},
-            "adapter": AdapterConfig(kind=adapter, layers=layers),
+            "adapter": AdapterConfig(kind=adapter, layers=layers, rank=rank),
         }
     )
     whole, _, size = dictionary_size.partition(":")
@@ -213,6 +215,7 @@ def main(
         slice_of=int(size) if size else None,
         config=config,
         encoder=EncoderConfig(adapter=NO_ADAPTER, prefix=prefix),
+        form=form,
         gold={suite: SUITES[suite](data / place) for suite, place in CORPORA.items()},
     )
     chosen = wanted_cells(only or [])

@@ -15,7 +15,14 @@ import numpy as np
 import torch
 
 from bioelx_ray.artifacts import Artifact, ArtifactError, open_artifact, sha256_json
-from bioelx_ray.config import EncoderConfig, IndexConfig, PairsConfig, TrainConfig
+from bioelx_ray.config import (
+    Config,
+    EncoderConfig,
+    HarvestConfig,
+    IndexConfig,
+    PairsConfig,
+    TrainConfig,
+)
 from bioelx_ray.console import messages, showing_progress
 from bioelx_ray.evaluation.leak_report import write_list
 from bioelx_ray.evaluation.leaks import find_leaks
@@ -25,16 +32,14 @@ from bioelx_ray.kb.pairs import build_pairs
 from bioelx_ray.kb.sources import from_file
 from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.retrieval import retriever as stage_one
-from bioelx_ray.retrieval.adapter import adapter_tensors, prepare, save_adapter
 from bioelx_ray.retrieval.build import build_index
 from bioelx_ray.retrieval.embed import embed
-from bioelx_ray.retrieval.encoder import Encoder, load_pooled, load_tokens, open_encoder
+from bioelx_ray.retrieval.encoder import Encoder, open_encoder
 from bioelx_ray.retrieval.forms import Forms, make_forms, write_forms
 from bioelx_ray.retrieval.index import exact_search
-from bioelx_ray.retrieval.model_files import locate
 from bioelx_ray.retrieval.opened import open_index
-from bioelx_ray.retrieval.token_store import open_store
-from bioelx_ray.retrieval.training import Told, Watch, train
+from bioelx_ray.retrieval.training import Told
+from bioelx_ray.retrieval.tune import Form, Order, checked, tune
 
 WIKIMED = "wikimed_de_bel_train"
 UNTUNED, ENCODERS = "untuned", ("untuned", "en", "all", "no-leaks", "wikimed")
@@ -57,11 +62,22 @@ class Bench:
     slice_of: int | None
     config: TrainConfig
     encoder: EncoderConfig
+    form: Form
     gold: dict[str, Gold]
 
     def rows(self) -> list[list[str]]:
         with (self.data / "open_kb.tsv").open(encoding="utf-8", newline="") as lines:
             return list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+    def asked(self) -> dict[str, Any]:
+        """What is asked as JSON values, the same in every process."""
+        return {
+            suite: {
+                key: [[repr(item.mention), sorted(item.concept_ids)] for item in items]
+                for key, items in gold.items()
+            }
+            for suite, gold in self.gold.items()
+        }
 
     def gold_ids(self) -> set[str]:
         items = [item for suite in self.gold.values() for part in suite.values() for item in part]
@@ -88,7 +104,8 @@ def knowledge_base(bench: Bench, name: str, wanted) -> KnowledgeBase:
         head, *rows = bench.rows()
         lines = ["\t".join(row) for row in [head, *filter(wanted, rows)]]
         table.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        build_kb(target, [from_file(table)])
+        # a slice may hold more than its share of the rows that cannot be used
+        build_kb(target, [from_file(table)], config=HarvestConfig(max_reject_share=0.01))
         table.unlink()
     return KnowledgeBase.open(target)
 
@@ -132,24 +149,14 @@ def training_pairs(bench: Bench, name: str) -> Artifact:
     return build_pairs(target, kb, config=PairsConfig(), exclude=exclude, progress=silent)
 
 
-def trained_adapter(bench: Bench, name: str) -> Artifact:
-    """The adapter of an encoder; training goes on where it was."""
+def trained_encoder(bench: Bench, name: str) -> EncoderConfig:
+    """Train an encoder, or go on with it where it was; how to open it."""
     pairs = training_pairs(bench, name)
-    enough = ceil((bench.config.max_steps or 1) * bench.config.batch_pairs / pairs_in(pairs)) + 1
+    seen = (bench.config.max_steps or 1) * bench.config.batch_pairs
+    enough = ceil(seen / pairs.manifest.counts["pairs"]) + 1
     config = bench.config.model_copy(update={"epochs": float(enough)})
-    files = locate(bench.encoder)
-    made_by = [pairs.manifest.fingerprint, files.fingerprint, config.model_dump()]
+    made_by = [pairs.manifest.fingerprint, repr(bench.encoder), config.model_dump(), bench.form]
     target = bench.work / "encoders" / f"{name}-{sha256_json(made_by)[:12]}"
-    if found := opened(target, "adapter"):
-        return found
-    module = load_pooled(files)
-    prepare(module, config.adapter, on_gpu=torch.cuda.is_available(), seed=config.seed)
-    module.to("cuda" if torch.cuda.is_available() else "cpu")
-    tokens = load_tokens(files.path, max_length=config.max_length)
-    with showing_progress() as progress:
-        store = open_store(
-            pairs, tokens, prefix=files.prefix, home=bench.work / "tokens", progress=progress
-        )
 
     def report(told: Told) -> None:
         if told.step % 10 == 0 or told.step == told.steps:
@@ -159,27 +166,22 @@ def trained_adapter(bench: Bench, name: str) -> Artifact:
                 highlight=False,
             )
 
-    run = target.with_name(f"{target.name}.run")
-    done = train(module, store, config=config, workdir=run, watch=Watch(report=report))
-    return save_adapter(
-        target,
-        adapter_tensors(module),
-        base=files,
-        training=config.model_dump(),
-        figures={"steps": done.steps, "seen_pairs": done.steps * config.batch_pairs},
-        sources=pairs.manifest.sources,
-    )
-
-
-def pairs_in(pairs: Artifact) -> int:
-    return int(pairs.manifest.counts["pairs"])
+    if not any(opened(target, kind) for kind in ("adapter", "encoder")):
+        order = Order(
+            pairs=pairs.path,
+            out=target,
+            work=bench.work / "training",
+            config=Config(train=config, encoder=bench.encoder),
+            form=bench.form,
+        )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        messages.print(tune(checked(order), device=device, report=report))
+    change = "adapter" if opened(target, "adapter") else "model"
+    return bench.encoder.model_copy(update={change: str(target)})
 
 
 def open_named(bench: Bench, name: str) -> Encoder:
-    if name == UNTUNED:
-        return open_encoder(bench.encoder)
-    adapter = trained_adapter(bench, name)
-    return open_encoder(bench.encoder.model_copy(update={"adapter": str(adapter.path)}))
+    return open_encoder(bench.encoder if name == UNTUNED else trained_encoder(bench, name))
 
 
 class Cell:
@@ -187,8 +189,8 @@ class Cell:
 
     def __init__(self, bench: Bench, encoder: Encoder, kb: KnowledgeBase, *, name: str) -> None:
         self.bench, self.encoder, self.kb = bench, encoder, kb
-        gold = sha256_json([repr(bench.gold)])
-        made_by = [kb.artifact.manifest.fingerprint, encoder.fingerprint, encoder.engine, gold]
+        made_by = [kb.artifact.manifest.fingerprint, encoder.fingerprint, encoder.engine]
+        made_by.append(sha256_json(bench.asked()))
         self.home = bench.work / "cells" / f"{name}-{sha256_json(made_by)[:12]}"
         self.home.mkdir(parents=True, exist_ok=True)
 
@@ -251,8 +253,11 @@ class Cell:
                     encoder_name=self.bench.encoder.model,
                     progress=progress,
                 )
+        index = open_index(path)
+        if not index.artifact.manifest.config["projection"]["fitted"]:
+            messages.print(f"{self.home.name}: no projection fitted, so projected is as plain")
         make = stage_one.hybrid if way == "hybrid" else stage_one.dense
-        return make(open_index(path), self.encoder)
+        return make(index, self.encoder)
 
     def clear(self) -> None:
         """Remove what can be built again, some 300 MB."""

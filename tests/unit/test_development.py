@@ -16,7 +16,6 @@ from bioelx_ray.kb.store import XREF_SCHEMA, KnowledgeBase
 from bioelx_ray.kb.text import normalise
 from bioelx_ray.records import Alias, Concept, Retired, SynonymPair
 from bioelx_ray.retrieval import held_aliases
-from bioelx_ray.retrieval.batched import BatchedEncoder
 from bioelx_ray.retrieval.development import (
     EXCLUDE,
     FEWEST,
@@ -24,15 +23,12 @@ from bioelx_ray.retrieval.development import (
     Development,
     build_development,
     evaluate,
-    evaluate_module,
     hold_out,
     open_development,
 )
 from bioelx_ray.retrieval.held_aliases import Query
-from bioelx_ray.retrieval.torch_engine import torch_forward
 from bioelx_ray.tables import from_table, to_table
 from bioelx_ray.testing import HashEncoder
-from tests.training import byte_tokens, tiny_module
 
 OPEN_KB = Path(__file__).parents[3] / "shared" / "data" / "open_kb.tsv"
 
@@ -286,23 +282,6 @@ def test_recall_against_a_count_by_hand():
     found = evaluate(lambda texts: np.array([vectors[t] for t in texts], np.float32), made)
     # "a" finds y; "b" finds y, no answer; "c" finds x before z, which is equally near
     assert found == {"de": 0.5, OTHER: 0.0}
-
-
-def test_a_module_is_measured_as_its_encoder_is(tmp_path):
-    made = hold_out(made_kb(tmp_path / "kb", many(70)), per_language=20, seed=0)
-    module, tokens = tiny_module().eval(), byte_tokens()
-    measured = evaluate_module(made, tokens, prefix="q ", batch_tokens=64)(module)
-    encoder = BatchedEncoder(
-        tokens=tokens,
-        forward=torch_forward(module, device="cpu"),
-        dim=32,
-        fingerprint="",
-        engine="torch",
-        prefix="q ",
-        batch_tokens=1000,
-    )
-    assert measured == evaluate(encoder.encode, made)
-    assert set(measured) == {"de", "en", "th"}
 
 
 @pytest.mark.parametrize(
