@@ -7,9 +7,9 @@ from pathlib import Path
 from bioelx_ray.artifacts import cache_dir, code_version, open_artifact, sha256_file
 from bioelx_ray.config import EncoderConfig, IndexConfig
 from bioelx_ray.errors import ArtifactError
+from bioelx_ray.kb.harvest import build_kb
 from bioelx_ray.kb.packaged import hpo, starter
 from bioelx_ray.kb.sources import SourceSpec
-from bioelx_ray.kb.harvest import build_kb
 from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.retrieval.build import Progress, build_index
 from bioelx_ray.retrieval.encoder import open_encoder
@@ -41,7 +41,7 @@ def ensure_demo(progress: Progress) -> tuple[Path, Path]:
             KnowledgeBase.open(kb),
             encoder,
             config=IndexConfig(),
-            encoder_name=settings.model,
+            encoder_config=settings,
             progress=progress,
         )
     return index, kb

@@ -55,7 +55,7 @@ def open_retriever(
     settings = encoder or EncoderConfig()
     opened = open_index(index, threads=settings.threads)
     if encoder is None:
-        settings = EncoderConfig(model=opened.artifact.manifest.config["encoder"])
+        settings = EncoderConfig(**opened.artifact.manifest.config["encoder_settings"])
     name: RetrieverName = (retrieval or RetrievalConfig()).retriever
     if name == "lexical":
         return stage_one.lexical(opened)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bioelx_ray.artifacts import Artifact
-from bioelx_ray.config import IndexConfig
-from bioelx_ray.kb.sources import from_file
+from bioelx_ray.config import EncoderConfig, IndexConfig
 from bioelx_ray.kb.harvest import build_kb
+from bioelx_ray.kb.sources import from_file
 from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.retrieval.build import build_index
 from bioelx_ray.retrieval.ngrams import ngrams
@@ -79,6 +79,6 @@ def small_index(directory: Path, *, encoder: HashEncoder | None = None) -> Artif
         small_kb(directory),
         encoder or HashEncoder(),
         config=IndexConfig(),
-        encoder_name="hash",
+        encoder_config=EncoderConfig(model="hash"),
         progress=lambda *_: None,
     )

@@ -32,8 +32,8 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from bioelx_ray.config import load_config
 from bioelx_ray.console import results
 from bioelx_ray.errors import ConfigError, TrainingError
-from bioelx_ray.retrieval.training import Told
 from bioelx_ray.retrieval.tune import Form, Order, checked, run_name, tune
+from bioelx_ray.retrieval.watch import Told
 from jobs.session import run, session, shared
 
 _FAILURES = 3

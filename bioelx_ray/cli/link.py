@@ -21,7 +21,7 @@ IndexPath = Annotated[
     Path | None, typer.Option("--index", help="An index; without it the demo's, built if missing.")
 ]
 Model = Annotated[
-    str, typer.Option("--encoder", help="embedded, a Hugging Face directory, or a hub name.")
+    str | None, typer.Option("--encoder", help="embedded, a Hugging Face directory, or a hub name.")
 ]
 
 
@@ -29,7 +29,10 @@ def index(
     kb: Annotated[Path, typer.Argument(help="A knowledge base (see `bioelx harvest`).")],
     *,
     out: Out,
-    encoder: Model = "embedded",
+    encoder: Model = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="The directory of one trained for the encoder, or none.")
+    ] = None,
     config: Config = None,
 ) -> None:
     """Embed and index the aliases of a knowledge base. An interrupted run goes on."""
@@ -37,14 +40,15 @@ def index(
     from bioelx_ray.retrieval.build import build_index
     from bioelx_ray.retrieval.encoder import open_encoder
 
-    settings = load_config(config, {"encoder.model": encoder})
+    given = {"encoder.model": encoder, "encoder.adapter": adapter}
+    settings = load_config(config, {key: value for key, value in given.items() if value})
     with showing_progress() as progress:
         built = build_index(
             out,
             KnowledgeBase.open(kb),
             open_encoder(settings.encoder),
             config=settings.index,
-            encoder_name=encoder,
+            encoder_config=settings.encoder,
             progress=progress,
         )
     counts, faiss = built.manifest.counts, built.manifest.config["faiss"]

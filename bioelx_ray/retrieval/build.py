@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bioelx_ray.artifacts import Artifact, Manifest, code_version, publish
-from bioelx_ray.config import IndexConfig
+from bioelx_ray.config import EncoderConfig, IndexConfig
 from bioelx_ray.errors import InputError
 from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.retrieval.embed import embed
@@ -22,6 +22,9 @@ from bioelx_ray.retrieval.lexical import LexicalIndex, write_lexical
 from bioelx_ray.retrieval.opened import MATRIX, MEAN, OTHER_SCRIPTS, Index
 from bioelx_ray.retrieval.projection import Projection
 
+REOPENED = ("model", "adapter", "pooling", "prefix", "max_length")
+"""The settings that decide which encoder it is; the others say how it runs."""
+
 Progress = Callable[[str, int, int], None]
 """Told the step, and how much of it is done and in all."""
 
@@ -32,14 +35,14 @@ def build_index(
     encoder: Encoder,
     *,
     config: IndexConfig,
-    encoder_name: str,
+    encoder_config: EncoderConfig,
     progress: Progress,
 ) -> Artifact:
     """Embed the forms of `kb`, fit, index and publish them as `target`.
 
     The embeddings, which take nearly all of the time, are kept beside the target until the index
-    is published: an interrupted build goes on with them. `encoder_name` is for messages and for
-    opening the index without naming the encoder again.
+    is published: an interrupted build goes on with them. `encoder_config`, with which
+    `encoder` was opened, is kept to open the index without naming the encoder again.
 
     Raises:
         InputError: the knowledge base has no alias.
@@ -52,7 +55,12 @@ def build_index(
     manifest = Manifest(
         kind="index",
         code_version=code_version(),
-        config={"encoder": encoder_name, "engine": encoder.engine, **config.model_dump()},
+        config={
+            "encoder": encoder_config.model,
+            "encoder_settings": encoder_config.model_dump(include=set(REOPENED)),
+            "engine": encoder.engine,
+            **config.model_dump(),
+        },
         inputs={"kb": kb.artifact.manifest.fingerprint, "encoder": encoder.fingerprint},
         sources=kb.artifact.manifest.sources,
     )

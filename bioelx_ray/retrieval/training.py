@@ -18,18 +18,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 
 from bioelx_ray.config import TrainConfig
 from bioelx_ray.errors import TrainingError
@@ -43,6 +39,9 @@ from bioelx_ray.retrieval.schedule import evaluates_after, rate, saves_after
 from bioelx_ray.retrieval.step import backward
 from bioelx_ray.retrieval.token_store import TokenStore
 from bioelx_ray.retrieval.train_state import Standing, TrainState, run_name, seed_everything
+from bioelx_ray.retrieval.watch import Pace, Told, Watch
+
+__all__ = ["Told", "Trained", "Watch", "train"]
 
 CURVE = "curve.svg"
 NAN_BATCH = "nan_batch.json"
@@ -51,47 +50,6 @@ _SKIPPED_AT_MOST = 25
 
 _log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
-
-Develop = Callable[[torch.nn.Module], Mapping[str, float]]
-"""Recall@1 by language, of a module in evaluation mode."""
-
-Describe = Callable[[NDArray[np.int64]], list[dict[str, Any]]]
-"""Rows of the pairs -> what they say, in their order."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """A step that is done, as every worker is told of it. `step` counts from 1.
-
-    `dev` is there after an evaluation, `saved` is true after a checkpoint.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    lr: float
-    gradient_norm: float
-    pairs_per_second: float
-    seconds_left: float
-    dev: Mapping[str, float] | None = None
-    saved: bool = False
-
-
-def _silent(_: Told) -> None:
-    pass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """How a run is looked at: none of it changes what is learned, but for early stopping.
-
-    Both are called on all workers at the same steps, `report` after every one; of what `dev` finds
-    the first worker's counts.
-    """
-
-    dev: Develop | None = None
-    report: Callable[[Told], None] = _silent
-    describe: Describe | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +139,8 @@ class _Loop:
         blind = [rank for rank, there in enumerate(self._from_all(found is not None)) if not there]
         if found is None or blind:
             raise TrainingError(
-                f"{self.workdir}: the workers {blind} do not see the checkpoint of step {step}, the "
-                "first one does: the work directory must be on a volume that all mount"
+                f"{self.workdir}: the workers {blind} do not see the checkpoint of step {step}, "
+                "the first does: the work directory must be on a volume that all mount"
             )
         self.state.unpack(found, self.name)
         _log.info("going on at step %d of %d", step, self.batches.steps)
@@ -195,7 +153,7 @@ class _Loop:
                 self.log = stack.enter_context(MetricsLog(self.workdir, after=begun))
             if self.watch.dev and self.state.standing.best is None:
                 self._settle(evaluates=True, saves=False)
-            pace = _Pace()
+            pace = Pace()
             for batch in stack.enter_context(contextlib.closing(self.batches.after(begun))):
                 figures = self._step(batch) | pace.lap(len(batch.rows))
                 self._write(batch.step + 1, figures)
@@ -363,24 +321,3 @@ class _Loop:
 
 
 _TOLD = ("loss", "lr", "gradient_norm", "pairs_per_second")
-_RECENT = 50
-"""Steps over which a rate is measured."""
-
-
-class _Pace:
-    """How fast steps are taken, evaluations and checkpoints not counted."""
-
-    def __init__(self) -> None:
-        self._laps: deque[tuple[int, float]] = deque(maxlen=_RECENT)
-        self._begun = time.monotonic()
-
-    def lap(self, pairs: int) -> dict[str, float]:
-        """The seconds of a step that has just ended, and the rate of the last ones."""
-        seconds = time.monotonic() - self._begun
-        self._laps.append((pairs, seconds))
-        pairs_in_all, all_seconds = map(sum, zip(*self._laps, strict=True))
-        return {"pairs_per_second": pairs_in_all / all_seconds, "seconds": seconds}
-
-    def go_on(self) -> None:
-        """The next step begins."""
-        self._begun = time.monotonic()

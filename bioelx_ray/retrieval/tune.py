@@ -35,7 +35,8 @@ from bioelx_ray.retrieval.model_files import ModelFiles, locate
 from bioelx_ray.retrieval.together import together
 from bioelx_ray.retrieval.token_store import open_store
 from bioelx_ray.retrieval.torch_engine import Pooled, torch_forward
-from bioelx_ray.retrieval.training import Develop, Told, Trained, Watch, train
+from bioelx_ray.retrieval.training import Trained, train
+from bioelx_ray.retrieval.watch import Develop, Told, Watch
 
 Form = Literal["auto", "adapter", "directory"]
 """What to publish: `auto` is a directory where all of a model is trained, else an adapter."""

@@ -59,7 +59,7 @@ def main(
 ) -> None:
     index = open_index(path)
     texts = typos(index, n=mentions)
-    model = EncoderConfig(model=index.artifact.manifest.config["encoder"])
+    model = EncoderConfig(**index.artifact.manifest.config["encoder_settings"])
     encoder = Remembered(open_encoder(model), texts)
     asked = [Mention(text=text) for text in texts]
     names = index.dense.vectors()

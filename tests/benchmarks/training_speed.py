@@ -8,10 +8,13 @@ PAIRS is an artifact of `bioelx pairs`. Needs pytorch-metric-learning (extra ``d
    `retrieval.loss`, on random embeddings of which the miner keeps a part.
 2. A training step of the embedded encoder with dropout, word embeddings frozen, AdamW. SapBERT's:
    each side padded to 25 tokens and embedded in one piece, the library's miner and loss. Against
-   `retrieval.step`, by default and in micro-batches of 512 tokens, in fp32 and bf16. All have the same pairs, tokenised beforehand.
+   `retrieval.step`, by default and in micro-batches of 512 tokens, in fp32 and bf16. All have the
+   same pairs, tokenised beforehand.
 
 The procedures take turns, so that a busy machine slows both alike: the ratios are medians of the
-rounds. In the second part each runs in a process of its own, whose peak memory is given.
+rounds, by wall time and by CPU time. In the second part each runs in a process of its own; "MiB
+more" is its peak memory less what it has with the encoder loaded. With more threads than idle
+cores, waiting for one another is most of what is measured: take --threads 1 there.
 """
 
 import argparse

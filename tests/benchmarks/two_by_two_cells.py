@@ -250,7 +250,7 @@ class Cell:
                     self.kb,
                     self.encoder,
                     config=IndexConfig(),
-                    encoder_name=self.bench.encoder.model,
+                    encoder_config=self.bench.encoder,
                     progress=progress,
                 )
         index = open_index(path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bioelx_ray.artifacts import open_artifact
-from bioelx_ray.config import IndexConfig
+from bioelx_ray.config import EncoderConfig, IndexConfig
 from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.retrieval import embed as embedding
 from bioelx_ray.retrieval.build import build_index
@@ -114,8 +114,8 @@ def many(tmp_path_factory):
         word = "".join(rng.choice(list("abdefgiklmnoprstu"), size=9))
         lines += [f"x:{n}\ten\t{word} en", f"x:{n}\ten\t{word}s en", f"x:{n}\tde\tge{word} de"]
     (directory / "many.tsv").write_text("\n".join(lines) + "\n")
-    from bioelx_ray.kb.sources import from_file
     from bioelx_ray.kb.harvest import build_kb
+    from bioelx_ray.kb.sources import from_file
 
     return KnowledgeBase(build_kb(directory / "kb", [from_file(directory / "many.tsv")]))
 
@@ -151,7 +151,7 @@ def test_projection_and_fusion_are_fitted_kept_only_if_they_help_and_stated(many
         many,
         encoder,
         config=IndexConfig(),
-        encoder_name="hash",
+        encoder_config=EncoderConfig(model="hash"),
         progress=lambda *_: None,
     )
     projection = built.manifest.config["projection"]

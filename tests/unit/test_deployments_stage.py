@@ -6,8 +6,8 @@ import pytest
 
 from bioelx_ray.config import RetrievalConfig
 from bioelx_ray.errors import ArtifactMismatch, ArtifactNotFound
-from bioelx_ray.kb.sources import from_file
 from bioelx_ray.kb.harvest import build_kb
+from bioelx_ray.kb.sources import from_file
 from deployments.stage import open_stage
 from tests.serving import artifacts, open_small
 
