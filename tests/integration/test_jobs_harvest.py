@@ -37,8 +37,8 @@ def run(tmp_path, *arguments):
         "RAY_AUTH_MODE": "disabled",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ADDRESS": "local",  # not the cluster that somebody's machine last ran
     }
-    env.pop("RAY_ADDRESS", None)
     return subprocess.run(
         [sys.executable, str(ROOT / "jobs" / "harvest.py"), *map(str, arguments)],
         check=False,
