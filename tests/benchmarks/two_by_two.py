@@ -191,6 +191,10 @@ def main(
     rank: int = 32,
     form: Annotated[str, typer.Option(help="What is kept: auto, adapter, directory.")] = "auto",
     seed: int = 33,
+    precision: Annotated[
+        str, typer.Option(help="bf16 is twice as fast on a CPU that has it.")
+    ] = "fp32",
+    micro_tokens: int = 512,
     prefix: Annotated[str | None, typer.Option(help="Other than the model's own.")] = None,
     hybrid: Annotated[bool, typer.Option(help="The best encoder also as hybrid.")] = True,
     keep: Annotated[bool, typer.Option(help="Keep the indexes, 300 MB a cell.")] = False,
@@ -202,6 +206,8 @@ def main(
             "lr": lr,
             "warmup": warmup,
             "seed": seed,
+            "precision": precision,
+            "micro_tokens": micro_tokens,
             "loss": {"name": loss},
             "adapter": AdapterConfig(kind=adapter, layers=layers, rank=rank),
         }
