@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from bioelx_ray.cli.evaluate import audit, evaluate
-from bioelx_ray.cli.kb import apply, diff, harvest, pairs, show
+from bioelx_ray.cli.kb import apply, diff, harvest, holdout, pairs, show
 from bioelx_ray.cli.link import demo, index, link
 from bioelx_ray.cli.sources import sources_app
 from bioelx_ray.console import messages
@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(sources_app, name="sources")
-for command in (harvest, show, diff, apply, pairs, index, link, evaluate, audit, demo):
+for command in (harvest, show, diff, apply, holdout, pairs, index, link, evaluate, audit, demo):
     app.command(command.__name__)(command)
 
 

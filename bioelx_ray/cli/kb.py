@@ -112,13 +112,38 @@ def apply(
     )
 
 
+def holdout(
+    kb: Annotated[Path, typer.Argument(help="A knowledge base (see `bioelx harvest`).")],
+    *,
+    out: Out,
+    per_language: Annotated[int, typer.Option(min=1, help="Queries a language at most.")] = 100,
+    seed: int = 0,
+) -> None:
+    """Hold out aliases that training is measured on; `pairs --exclude OUT/exclude.tsv` obeys."""
+    from bioelx_ray.kb.store import KnowledgeBase
+    from bioelx_ray.retrieval.development import build_development
+
+    with messages.status("holding out"):
+        built = build_development(out, KnowledgeBase.open(kb), per_language=per_language, seed=seed)
+    counts = built.manifest.counts
+    results.print(
+        f"{out}: {counts['queries']:,} queries in {len(counts['languages'])} languages over "
+        f"{counts['forms']:,} forms; {counts['hidden']:,} aliases not to be trained on",
+        highlight=False,
+    )
+
+
 def pairs(
     kb: Annotated[Path, typer.Argument(help="A knowledge base (see `bioelx harvest`).")],
     *,
     out: Out,
     config: Config = None,
     exclude: Annotated[
-        Path | None, typer.Option("--exclude", help="Forms to leave out (bioelx audit --list).")
+        list[Path] | None,
+        typer.Option(
+            "--exclude",
+            help="Forms to leave out (bioelx audit --list, bioelx holdout); may be given again.",
+        ),
     ] = None,
     per_concept: Annotated[
         int | None, typer.Option(min=1, help="Pairs a concept at most; without it the settings'.")
@@ -132,7 +157,7 @@ def pairs(
     settings = load_config(config, overrides).pairs
     with showing_progress() as progress:
         built = build_pairs(
-            out, KnowledgeBase.open(kb), config=settings, exclude=exclude, progress=progress
+            out, KnowledgeBase.open(kb), config=settings, exclude=exclude or (), progress=progress
         )
     counts = built.manifest.counts
     left_out = ", ".join(f"{n:,} {reason}" for reason, n in counts["left_out"].items())

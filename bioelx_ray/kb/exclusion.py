@@ -43,13 +43,17 @@ class Exclusion:
         )
 
 
-def read_exclusion(path: Path) -> Exclusion:
-    """Read a TSV with the columns `text`, `form` and `gold` (ids joined by ``|``); more may stand.
+def read_exclusion(*paths: Path) -> Exclusion:
+    """Read TSVs with the columns `text`, `form` and `gold` (ids joined by ``|``); more may stand.
 
     Raises:
-        InputError: the file cannot be read, is no UTF-8, lacks a column, or a row has another
+        InputError: a file cannot be read, is no UTF-8, lacks a column, or a row has another
             number of fields. Nothing is skipped: what is not read is not excluded.
     """
+    return Exclusion(row for path in paths for row in _rows(path))
+
+
+def _rows(path: Path) -> list[tuple[str, str, list[str]]]:
     try:
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -72,4 +76,4 @@ def read_exclusion(path: Path) -> Exclusion:
             )
         text, form, gold = (fields[place] for place in places)
         rows.append((text, form, [id_ for id_ in gold.split(GOLD_SEPARATOR) if id_]))
-    return Exclusion(rows)
+    return rows

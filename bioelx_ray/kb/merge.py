@@ -30,9 +30,7 @@ from bioelx_ray.tables import SCHEMAS
 
 AMBIGUOUS = "ambiguous_mappings.tsv"
 _MAX_CHAIN = 16
-_NO_IDENTITY = (
-    "'pubmed', 'doi', 'isbn', 'http', 'https', 'url', 'wikipedia', 'wikipedia.en'"
-)
+_NO_IDENTITY = "'pubmed', 'doi', 'isbn', 'http', 'https', 'url', 'wikipedia', 'wikipedia.en'"
 """What a cross-reference to these names is about the concept, not the concept itself."""
 
 

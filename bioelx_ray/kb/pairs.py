@@ -15,7 +15,7 @@ said in `sampling`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, groupby, islice
 from operator import attrgetter
@@ -50,22 +50,22 @@ def build_pairs(
     kb: KnowledgeBase,
     *,
     config: PairsConfig,
-    exclude: Path | None = None,
+    exclude: Sequence[Path] = (),
     progress: Progress,
 ) -> Artifact:
     """Draw the pairs of every concept (see `sampling.sample_pairs`) and publish them as `target`.
 
-    Memory holds the aliases of one concept and the rows of one row group at a time. `exclude` is a
-    list of forms not to train on (see `exclusion`).
+    Memory holds the aliases of one concept and the rows of one row group at a time. `exclude`
+    lists forms not to train on (see `exclusion`).
 
     The counts of the manifest: `pairs`; `kinds`, cross or mono; `languages`, the pairs that have a
     side in a language, by tag; `concepts` with a pair; and the aliases `left_out` since they are
     excluded, since they are ambiguous, or since they are alone, their concept having no pair.
 
     Raises:
-        InputError: the list cannot be read, or no concept has a pair.
+        InputError: a list cannot be read, or no concept has a pair.
     """
-    exclusion = read_exclusion(exclude) if exclude else Exclusion(())
+    exclusion = read_exclusion(*exclude)
     manifest = Manifest(
         kind="pairs",
         code_version=code_version(),
@@ -73,8 +73,8 @@ def build_pairs(
         inputs={"kb": kb.artifact.manifest.fingerprint},
         sources=kb.artifact.manifest.sources,
     )
-    if exclude:
-        manifest.inputs["exclude"] = f"sha256:{sha256_file(exclude)}"
+    for number, path in enumerate(exclude):
+        manifest.inputs[f"exclude-{number}"] = f"sha256:{sha256_file(path)}"
     tally = _Tally()
     with publish(target, manifest) as draft:
         _write(draft, _draw(kb, exclusion, config=config, tally=tally, progress=progress))

@@ -140,12 +140,13 @@ def training_pairs(bench: Bench, name: str) -> Artifact:
         ),
         "wikimed": lambda: knowledge_base(bench, "all", lambda _: True),
     }.get(name, lambda: knowledge_base(bench, "train-all", lambda row: row[3] != WIKIMED))()
-    exclude = None
+    exclude = []
     if name == "no-leaks":
-        exclude = bench.work / "pairs" / "leaks.tsv"
+        leaks = bench.work / "pairs" / "leaks.tsv"
         every = {f"{suite}/{key}": v for suite, g in bench.gold.items() for key, v in g.items()}
-        exclude.parent.mkdir(parents=True, exist_ok=True)
-        write_list(find_leaks(every, kb), exclude)
+        leaks.parent.mkdir(parents=True, exist_ok=True)
+        write_list(find_leaks(every, kb), leaks)
+        exclude = [leaks]
     return build_pairs(target, kb, config=PairsConfig(), exclude=exclude, progress=silent)
 
 

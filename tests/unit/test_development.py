@@ -141,7 +141,7 @@ def test_pairs_leave_out_exactly_what_is_hidden(tmp_path):
         tmp_path / "pairs",
         kb,
         config=PairsConfig(per_concept=500),
-        exclude=built.path / EXCLUDE,
+        exclude=[built.path / EXCLUDE],
         progress=silent,
     )
     drawn = from_table(pa.Table.from_batches(read_pairs(pairs)), SynonymPair)

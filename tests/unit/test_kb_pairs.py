@@ -126,7 +126,7 @@ def test_the_manifest(tmp_path):
         tmp_path / "pairs",
         kb,
         config=PairsConfig(),
-        exclude=listed,
+        exclude=[listed],
         progress=lambda *step: told.append(step),
     ).manifest
     assert built.counts == {
@@ -137,7 +137,7 @@ def test_the_manifest(tmp_path):
         "left_out": {"excluded": 2, "ambiguous": 1, "alone": 3},
     }
     assert built.inputs["kb"] == kb.artifact.manifest.fingerprint
-    assert built.inputs["exclude"].startswith("sha256:")
+    assert built.inputs["exclude-0"].startswith("sha256:")
     assert built.config == {"per_concept": 50, "seed": 0}
     assert [source.name for source in built.sources] == ["made"]
     assert told[-1] == ("pairs", 8, 8)
@@ -164,7 +164,7 @@ def test_a_bad_list_leaves_what_stood_there(tmp_path):
     (tmp_path / "bad.tsv").write_text("nothing\n")
     with pytest.raises(InputError, match="no column"):
         build_pairs(
-            tmp_path / "p", kb, config=CONFIG, exclude=tmp_path / "bad.tsv", progress=silent
+            tmp_path / "p", kb, config=CONFIG, exclude=[tmp_path / "bad.tsv"], progress=silent
         )
     assert open_artifact(tmp_path / "p", "pairs").manifest == before
 

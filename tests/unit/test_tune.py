@@ -110,7 +110,7 @@ def test_the_best_step_on_held_out_aliases_is_published(home, caplog):
         home / "kept",
         kb,
         config=PairsConfig(),
-        exclude=home / "dev" / EXCLUDE,
+        exclude=[home / "dev" / EXCLUDE],
         progress=silent,
     )
     given = order(home, evaluate_every=3)
