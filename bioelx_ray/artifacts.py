@@ -218,7 +218,7 @@ def build_once(target: Path, kind: Kind, build: Callable[[Path], None]) -> Artif
     """
     with contextlib.suppress(ArtifactError):  # no lock: a filled cache may be read-only
         return open_artifact(target, kind)
-    with _locked(target):
+    with locked(target):
         try:
             return open_artifact(target, kind)
         except ArtifactNotFound:
@@ -230,7 +230,8 @@ def build_once(target: Path, kind: Kind, build: Callable[[Path], None]) -> Artif
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Iterator[None]:
+    """Wait until no other process works on a target, and keep others waiting for the block."""
     import fcntl  # POSIX only, and so is all that needs a lock
 
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ lie on a volume that all nodes mount.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ import typer
 from bioelx_ray.artifacts import Artifact
 from bioelx_ray.config import HarvestConfig, load_config
 from bioelx_ray.console import results, showing_progress
-from bioelx_ray.kb.harvest import Plan, merge_parts, plan, run_task, summary
+from bioelx_ray.kb.harvest import Plan, merge_parts, parts_beside, plan, run_task, summary
 from bioelx_ray.kb.packaged import parse_sources
 from bioelx_ray.kb.sources import SourceSpec
 from jobs.session import run, session, shared
@@ -41,12 +42,14 @@ def main(
         settings = load_config(config).harvest
         target = shared(out)
         specs = [_shared(spec) for source in sources for spec in parse_sources(source)]
-        home = shared(work) if work else target.with_name(f".{target.name}.parts")
+        home = shared(work) if work else parts_beside(target)
         planned = plan(specs, settings)
         read_all(planned, home, settings)
         merging = ray.remote(merge_parts).remote(target, specs, planned, work=home, config=settings)
         built: Artifact = ray.get(merging)
-        results.print(summary(built), highlight=False)
+        if work is None:
+            shutil.rmtree(home, ignore_errors=True)
+        results.print(summary(built), highlight=False, markup=False, soft_wrap=True)
 
 
 def read_all(planned: Plan, work: Path, config: HarvestConfig) -> None:

@@ -33,7 +33,7 @@ def session(name: str) -> Iterator[None]:
         ray.init(log_to_driver=True)
         yield
         _log.info("%s took %.1f s", name, time.monotonic() - begun)
-    except BioelxError as error:
+    except (BioelxError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from error
     finally:

@@ -29,9 +29,9 @@ for command in (harvest, show, diff, apply, holdout, pairs, index, link, evaluat
 
 
 def main() -> None:
-    """Entry point: errors raised on purpose end in one line and exit code 2."""
+    """Entry point: errors of ours and of the file system end in one line and exit code 2."""
     try:
         app()
-    except BioelxError as error:
+    except (BioelxError, OSError) as error:
         messages.print("[bold red]error[/]:", escape(str(error)), highlight=False, soft_wrap=True)
         sys.exit(2)

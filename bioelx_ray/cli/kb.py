@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from bioelx_ray.cli.options import Config, Out
@@ -44,7 +45,7 @@ def harvest(
     specs = [spec for source in sources for spec in parse_sources(source)]
     with showing_progress() as progress:
         built = build_kb(out, specs, config=settings, workers=workers, work=work, progress=progress)
-    results.print(summary(built), highlight=False)
+    results.print(summary(built), highlight=False, markup=False, soft_wrap=True)
 
 
 def show(
@@ -58,11 +59,11 @@ def show(
     from bioelx_ray.kb.harvest import summary
 
     built = open_artifact(kb, "kb")
-    results.print(summary(built), highlight=False)
+    results.print(summary(built), highlight=False, markup=False, soft_wrap=True)
     results.print(_by_source(built.manifest.counts, languages))
     for source in built.manifest.sources:
         told = ", ".join(filter(None, [source.licence, source.version]))
-        results.print(f"{source.name}: {told}", highlight=False, markup=False)
+        results.print(f"{source.name}: {told}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _by_source(counts: dict[str, Any], n: int) -> Table:
@@ -77,7 +78,7 @@ def _by_source(counts: dict[str, Any], n: int) -> Table:
         of_shown = [by_language.get(lang, 0) for lang in shown]
         total = sum(by_language.values())
         cells = [total, *of_shown, total - sum(of_shown)]
-        table.add_row(name, *(f"{cell:,}" if cell else "" for cell in cells))
+        table.add_row(escape(name), *(f"{cell:,}" if cell else "" for cell in cells))
     return table
 
 
@@ -92,7 +93,7 @@ def diff(
 
     with messages.status("comparing"):
         built = build_delta(out, old, new)
-    results.print(f"{out}: {summary(built)}", highlight=False)
+    results.print(f"{out}: {summary(built)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def apply(
@@ -108,7 +109,10 @@ def apply(
         built = apply_delta(out, kb, delta)
     counts = built.manifest.counts
     results.print(
-        f"{out}: {counts['concepts']:,} concepts, {counts['aliases']:,} aliases", highlight=False
+        f"{out}: {counts['concepts']:,} concepts, {counts['aliases']:,} aliases",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
 
 
@@ -130,6 +134,8 @@ def holdout(
         f"{out}: {counts['queries']:,} queries in {len(counts['languages'])} languages over "
         f"{counts['forms']:,} forms; {counts['hidden']:,} aliases not to be trained on",
         highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
 
 
@@ -166,4 +172,6 @@ def pairs(
         f"{counts['kinds']['cross'] / counts['pairs']:.1%} cross-lingual, in "
         f"{len(counts['languages'])} languages; aliases left out: {left_out}",
         highlight=False,
+        markup=False,
+        soft_wrap=True,
     )

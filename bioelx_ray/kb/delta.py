@@ -8,7 +8,10 @@ out of the older one and the delta, byte for byte.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import numpy as np
@@ -22,7 +25,7 @@ from bioelx_ray.artifacts import (
     publish,
     sha256_file,
 )
-from bioelx_ray.errors import ArtifactCorrupt, ArtifactMismatch
+from bioelx_ray.errors import ArtifactCorrupt, ArtifactError, ArtifactMismatch
 from bioelx_ray.kb.arrow_files import batches, write_arrow
 from bioelx_ray.kb.store import ALIASES, CONCEPTS, RETIRED, XREF_SCHEMA, XREFS
 from bioelx_ray.records import Alias, Concept, Retired
@@ -33,6 +36,8 @@ _TABLES = {CONCEPTS: SCHEMAS[Concept], ALIASES: SCHEMAS[Alias], XREFS: XREF_SCHE
 _KEYS = {CONCEPTS: "id", ALIASES: "concept_id", XREFS: "concept_id"}
 _ORDERS = {CONCEPTS: "id", ALIASES: "concept_id, place", XREFS: "xref, concept_id"}
 _IDS = pa.schema([pa.field("id", pa.string(), nullable=False)])
+_SEPARATOR = "chr(31)"
+_MEMORY = "1536MiB"
 _CHANGED = pa.schema([*SCHEMAS[Concept], pa.field("change", pa.string(), nullable=False)])
 
 
@@ -50,12 +55,16 @@ def build_delta(target: Path, old: Path, new: Path) -> Artifact:
         inputs={"base": before.manifest.fingerprint, "result": after.manifest.fingerprint},
         sources=after.manifest.sources,
     )
-    with publish(target, manifest) as draft, duckdb.connect() as db:
-        for name in (*_TABLES, RETIRED):
-            _register(db, f"old_{_stem(name)}", before.file(name))
-            _register(db, f"new_{_stem(name)}", after.file(name))
-        _find_changes(db)
-        manifest.counts = _write_changes(db, draft)
+    with publish(target, manifest) as draft:
+        with _working(draft) as (db, _):
+            for name in (*_TABLES, RETIRED):
+                _register(db, f"old_{_stem(name)}", before.file(name))
+                _register(db, f"new_{_stem(name)}", after.file(name))
+            _find_changes(db)
+            manifest.counts = _write_changes(db, draft)
+        with _working(draft) as (db, scratch):
+            _write_result(db, scratch, base=before.path, change=draft)
+            _verify(scratch, after.manifest)
         for name in set(after.manifest.files) - set(_TABLES) - {RETIRED}:
             shutil.copy2(after.file(name), draft / name)
     return Artifact(path=target, manifest=manifest)
@@ -76,26 +85,50 @@ def apply_delta(target: Path, kb: Path, delta: Path) -> Artifact:
         )
     result = Manifest.model_validate(change.manifest.config["result"])
     manifest = result.model_copy(deep=True)
-    with publish(target, manifest) as draft, duckdb.connect() as db:
-        _write_result(db, draft, base=base, change=change)
+    with publish(target, manifest) as draft:
+        with _working(draft) as (db, _):
+            _write_result(db, draft, base=base.path, change=change.path)
+        _verify(draft, result)
         for name in set(result.files) - set(_TABLES) - {RETIRED}:
             shutil.copy2(change.file(name), draft / name)
-        _verify(draft, result)
     return Artifact(path=target, manifest=manifest)
 
 
+@contextmanager
+def _working(directory: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A connection that spills into a directory of its own, which is given too."""
+    try:
+        with (
+            TemporaryDirectory(prefix=".delta-", dir=directory) as scratch,
+            closing(duckdb.connect()) as db,
+        ):
+            quoted = scratch.replace("'", "''")
+            db.execute(f"SET temp_directory = '{quoted}/spill'").fetchall()
+            db.execute(f"SET memory_limit = '{_MEMORY}'").fetchall()
+            yield db, Path(scratch)
+    except (duckdb.Error, OSError) as error:
+        raise ArtifactError(
+            f"{directory.parent}: comparing failed ({error}); free disk space there and run again"
+        ) from error
+
+
 def _find_changes(db: duckdb.DuckDBPyConnection) -> None:
-    """The table `changes`: id, and whether it was added, changed or removed."""
+    """The table `changes`: id, and whether it was added, changed or removed.
+
+    Rows are hashed with MD5: DuckDB's own hash joins columns by xor, so that two rows of a concept
+    in which the same flag changes would cancel out.
+    """
     for side in ("old", "new"):
         db.execute(
             f"""
             CREATE TABLE {side}_hashes AS
-                SELECT id, bit_xor(h) AS h FROM (
-                    SELECT id, hash(name, semantic_types, definition, xrefs) AS h
-                        FROM {side}_concepts
-                    UNION ALL SELECT concept_id,
-                        hash(text, lang, source, preferred, ambiguous, also) FROM {side}_aliases
-                    UNION ALL SELECT concept_id, hash(xref, kind) FROM {side}_xrefs
+                SELECT id, bit_xor(md5_number_lower(row_)) AS h FROM (
+                    SELECT id, concat_ws({_SEPARATOR}, 'c', name, semantic_types,
+                        coalesce(definition, {_SEPARATOR}), xrefs) AS row_ FROM {side}_concepts
+                    UNION ALL SELECT concept_id, concat_ws({_SEPARATOR}, 'a', text, lang, source,
+                        preferred, ambiguous, also) FROM {side}_aliases
+                    UNION ALL SELECT concept_id, concat_ws({_SEPARATOR}, 'x', xref, kind)
+                        FROM {side}_xrefs
                 ) GROUP BY id
             """
         ).fetchall()
@@ -132,14 +165,12 @@ def _write_changes(db: duckdb.DuckDBPyConnection, draft: Path) -> dict[str, int]
     return {change: found.get(change, 0) for change in ("added", "changed", "removed")}
 
 
-def _write_result(
-    db: duckdb.DuckDBPyConnection, draft: Path, *, base: Artifact, change: Artifact
-) -> None:
+def _write_result(db: duckdb.DuckDBPyConnection, draft: Path, *, base: Path, change: Path) -> None:
     for name in (*_TABLES, RETIRED):
-        _register(db, f"old_{_stem(name)}", base.file(name))
-        _register(db, f"new_{_stem(name)}", change.file(name))
+        _register(db, f"old_{_stem(name)}", base / name)
+        _register(db, f"new_{_stem(name)}", change / name)
     for name in (REMOVED, UNRETIRED):
-        _register(db, _stem(name), change.file(name))
+        _register(db, _stem(name), change / name)
     db.execute(
         "CREATE TABLE touched AS SELECT id FROM new_concepts UNION SELECT id FROM removed"
     ).fetchall()
@@ -163,7 +194,8 @@ def _write_result(
 
 
 def _verify(draft: Path, result: Manifest) -> None:
-    wrong = [n for n, e in result.files.items() if sha256_file(draft / n) != e.sha256]
+    names = (*_TABLES, RETIRED)
+    wrong = [n for n in names if sha256_file(draft / n) != result.files[n].sha256]
     if wrong:
         raise ArtifactCorrupt(
             f"the delta gives other bytes than the new knowledge base has: {', '.join(wrong)}; "

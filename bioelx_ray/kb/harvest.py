@@ -13,20 +13,24 @@ Tasks are independent, and a task that is done is not done again: so one process
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 from bioelx_ray.artifacts import (
     Artifact,
     Manifest,
     code_version,
     file_fingerprint,
+    locked,
     publish,
     sha256_json,
 )
@@ -38,7 +42,7 @@ from bioelx_ray.kb.parts import Figures, PartWriter, read_figures
 from bioelx_ray.kb.readers.reading import Reading, groups, plan_readings, read
 from bioelx_ray.kb.rejects import Rejects, load_rejects
 from bioelx_ray.kb.sources import SourceSpec
-from bioelx_ray.kb.stored.gzip_members import TRUNCATED
+from bioelx_ray.kb.stored.pieces import TRUNCATED
 
 Progress = Callable[[str, int, int], None]
 """Told the step, and how much of it is done and in all."""
@@ -96,13 +100,19 @@ def build_kb(
         ArtifactError: the disk is full, or cannot be written.
     """
     settings = config or HarvestConfig()
-    home = work or target.with_name(f".{target.name}.parts")
+    home = work or parts_beside(target)
     planned = plan(sources, settings)
-    run_tasks(planned, home, config=settings, workers=workers, progress=progress)
-    built = merge_parts(target, sources, planned, work=home, config=settings, progress=progress)
-    if work is None:
-        shutil.rmtree(home, ignore_errors=True)
+    with locked(target), locked(work) if work else nullcontext():
+        run_tasks(planned, home, config=settings, workers=workers, progress=progress)
+        built = merge_parts(target, sources, planned, work=home, config=settings, progress=progress)
+        if work is None:
+            shutil.rmtree(home, ignore_errors=True)
     return built
+
+
+def parts_beside(target: Path) -> Path:
+    """Where what is read is kept until the knowledge base is published."""
+    return target.with_name(f".{target.name}.parts")
 
 
 def plan(sources: Sequence[SourceSpec], config: HarvestConfig) -> Plan:
@@ -154,7 +164,9 @@ def _finished(planned: Plan, work: Path, *, config: HarvestConfig, workers: int)
             yield task
         return
     # spawned: a fork of a process with threads (Arrow's, DuckDB's) can hang
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+    ) as pool:
         running = {pool.submit(run_task, task, work, config): task for task in planned.tasks}
         try:
             for future in as_completed(running):
@@ -167,6 +179,17 @@ def _finished(planned: Plan, work: Path, *, config: HarvestConfig, workers: int)
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for good."""
+
+    def wait() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, name="parent", daemon=True).start()
 
 
 def run_task(task: Task, work: Path, config: HarvestConfig) -> None:
@@ -219,7 +242,7 @@ def merge_parts(
     manifest = Manifest(
         kind="kb",
         code_version=code_version(),
-        config={"unify": config.unify},
+        config=config.model_dump(mode="json", exclude={"memory_mib", "split_bytes"}),
         inputs=planned.inputs,
         sources=[spec.source for spec in sources],
     )
@@ -271,10 +294,10 @@ def _check(
         raise InputError(
             f"{source.name} ends too early: nothing tells how much is missing. Fetch it again"
         )
-    if rows and not _found(spec, source):
+    if (rows or (spec.kind in _MUST_GIVE and size)) and not _found(spec, source):
         raise InputError(
-            f"{source.name}: none of {rows:,} rows can be used; look at the file, and at the "
-            "settings of the harvest"
+            f"{source.name}: holds nothing that can be used, of {rows:,} rows; look at the file, "
+            "and at the settings of the harvest"
         )
     aliases = sum(figures.aliases for figures in source.figures)
     _log.info("read %s: %d aliases, %d rejects", source.name, aliases, rejects.count(source.name))
@@ -287,12 +310,18 @@ def _found(spec: SourceSpec, source: SourceParts) -> int:
     return sum(figures.aliases for figures in source.figures)
 
 
+_MUST_GIVE = ("obo", "wikidata", "umls")
+"""Kinds of which a file that is not empty has rows; a table may be its header alone."""
+
+
 def _records(source: SourceParts) -> int:
     return sum(figures.records for figures in source.figures)
 
 
 def _reading_counts(inputs: Sequence[SourceParts]) -> dict[str, dict[str, int]]:
-    totals: dict[str, Counter[str]] = {name: Counter() for name in ("rejected", "dropped")}
+    totals: dict[str, Counter[str]] = {
+        name: Counter() for name in ("rejected", "dropped", "left_out")
+    }
     for source in inputs:
         for figures in source.figures:
             for name, total in totals.items():

@@ -63,7 +63,8 @@ def merge(
     steps = (_load, _join, _write_concepts, _write_retired, _write_aliases, _write_xrefs)
     counts: dict[str, Any] = {}
     try:
-        with TemporaryDirectory(prefix=".merge-", dir=directory.parent) as scratch:
+        # in the draft, so that what a killed build leaves is removed with it
+        with TemporaryDirectory(prefix=".merge-", dir=directory) as scratch:
             db = duckdb.connect(str(Path(scratch) / "merge.duckdb"))
             with closing(db):
                 _configure(db, Path(scratch), config)
@@ -71,7 +72,7 @@ def merge(
                     progress("merge", number, len(steps))
                     counts |= step(db, _Job(sources, directory, config))
                 progress("merge", len(steps), len(steps))
-    except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
+    except (duckdb.Error, OSError) as error:
         raise ArtifactError(
             f"{directory.parent}: the merge failed ({error}); free disk space there, or raise "
             "harvest.memory_mib, and run again: what was read is kept"
@@ -106,7 +107,9 @@ def _load(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
         """
         CREATE TABLE redirects AS
             SELECT id, min(row(replaced_by IS NULL, src, replaced_by, source)) AS best
-            FROM retired_parts WHERE id NOT IN (SELECT id FROM concept_parts) GROUP BY id;
+            FROM retired_parts r
+            WHERE NOT EXISTS (FROM concept_parts c WHERE c.id = r.id AND c.src = r.src)
+            GROUP BY id;
         CREATE OR REPLACE TABLE redirects AS
             SELECT id, best[3] AS target, best[4] AS source FROM redirects;
         """,
@@ -130,7 +133,11 @@ def _load(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
             FROM alias_parts a LEFT JOIN redirects r ON concept_id = r.id
             WHERE r.id IS NULL OR target IS NOT NULL;
         CREATE TABLE concepts AS
-            SELECT id, name, semantic_types, definition, src FROM concept_parts;
+            SELECT coalesce(target, c.id) AS id,
+                CASE WHEN r.id IS NULL THEN name ELSE '' END AS name,
+                semantic_types, definition, src
+            FROM concept_parts c LEFT JOIN redirects r ON c.id = r.id
+            WHERE r.id IS NULL OR target IS NOT NULL;
         INSERT INTO concepts
             SELECT concept_id, '', [], NULL, min(src) FROM aliases
             WHERE concept_id NOT IN (SELECT id FROM concepts) GROUP BY concept_id;

@@ -13,11 +13,12 @@ BOILERPLATE = frozenset(
     for word in ("abnormality", "condition", "disease", "disorder", "finding", "syndrome", "type")
     for of in (" of", " of the", ", unspecified", " nos", ", nos")
 ) | {
-    *("all", "none", "nan", "null", "nos", "n/a", "na", "other", "others", "other specified"),
+    *("none", "nan", "null", "n/a", "other", "others", "other specified", "see comment"),
     *("not applicable", "not available", "not otherwise specified", "not specified", "obsolete"),
-    *("unknown", "unspecified", "to be determined", "tbd", "test", "see comment", "deprecated"),
+    *("unknown", "unspecified", "to be determined", "deprecated"),
 }
-"""Forms that stand in vocabularies but say nothing. A bare "disease" does name a concept."""
+"""Forms that stand in vocabularies but say nothing. A bare "disease" does name a concept,
+and so do short words that are acronyms too: ALL is a leukaemia, NOS an enzyme."""
 
 _BOILERPLATE = pa.array(sorted(BOILERPLATE))
 

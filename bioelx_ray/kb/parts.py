@@ -57,7 +57,8 @@ class Figures(BaseModel):
     """What was read and written.
 
     `rows` counts what was read, good or bad; `records` what was written, of which `aliases` are.
-    `end` is where the part ends in the unpacked file, `last` whether the file ends there too.
+    `dropped` are texts that are no names, `left_out` sound rows that are not wanted, both by
+    reason. `end` is where the part ends in the unpacked file, `last` whether the file ends there.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -66,6 +67,7 @@ class Figures(BaseModel):
     aliases: int = 0
     dropped: dict[str, int] = Field(default_factory=dict)
     rejected: dict[str, int] = Field(default_factory=dict)
+    left_out: dict[str, int] = Field(default_factory=dict)
     lost_bytes: int = 0
     end: int = 0
     last: bool = True

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal, get_args
 
-from bioelx_ray.artifacts import Source
+from bioelx_ray.artifacts import MANIFEST, Source
 from bioelx_ray.errors import InputError
 from bioelx_ray.kb.readers.rows import SUFFIXES
 from bioelx_ray.kb.readers.sssom import sssom_header
@@ -84,16 +84,19 @@ def from_directory(directory: Path) -> list[SourceSpec]:
     specs += [
         from_file(path)
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and _suffix(path)
+        if path.is_file() and _suffix(path) and not _is_ours(path)
     ]
     if not specs:
         raise InputError(f"{directory}: holds no source; expected files {_known()}, or UMLS's RRF")
     return sorted(specs, key=lambda spec: get_args(SourceKind).index(spec.kind))
 
 
-def named(spec: SourceSpec, name: str) -> SourceSpec:
-    """The same source under another name."""
-    return replace(spec, source=spec.source.model_copy(update={"name": name}))
+def _is_ours(path: Path) -> bool:
+    """Hidden, what a download keeps beside a file, or part of a built directory."""
+    kept = (".origin.json", ".part.json")
+    return (
+        path.name.startswith(".") or path.name.endswith(kept) or (path.parent / MANIFEST).exists()
+    )
 
 
 def _kind_of(path: Path) -> SourceKind:
@@ -107,7 +110,7 @@ def _kind_of(path: Path) -> SourceKind:
         return kind
     header = next((line for line in read_lines(path) if not line.startswith(b"#")), b"")
     columns = {
-        cell.strip('" \r\n') for cell in re.split("[\t,]", header.decode("utf-8", "replace"))
+        cell.strip('" \r\n') for cell in re.split("[\t,]", header.decode("utf-8-sig", "replace"))
     }
     return next((kind for wanted, kind in _COLUMNS if wanted <= columns), "table")
 

@@ -12,6 +12,7 @@ from isal import igzip
 from bioelx_ray.errors import InputError
 from bioelx_ray.kb.stored import bz2_blocks, chunks, lines
 from bioelx_ray.kb.stored.chunks import Chunk, Damage, Split, plan_splits, read_chunks
+from bioelx_ray.kb.stored.pieces import TRUNCATED
 
 PLAIN = b"".join(b"%d %s\n" % (n, os.urandom(n % 40).hex().encode()) for n in range(20_000))
 SLOW_FIXTURE = settings(
@@ -150,11 +151,21 @@ def test_a_damaged_block_costs_that_block_alone(tmp_path):
 def test_truncated_bz2_gives_what_comes_before(tmp_path, share):
     packed = bz2.compress(PLAIN, 1)
     path = written(tmp_path, "a.bz2", packed[: int(len(packed) * share)])
-    data, [damage] = read(path, 100_000)
+    data, [damage, end] = read(path, 100_000)
     assert PLAIN.startswith(data)
     assert data.endswith(b"\n")
     assert len(data) > len(PLAIN) * share - 120_000
     assert damage.offset + damage.lost == path.stat().st_size
+    assert (end.reason, end.lost) == (TRUNCATED, 0)
+
+
+def test_bz2_without_its_last_mark_is_told_though_nothing_is_damaged(tmp_path):
+    packed = bz2.compress(PLAIN, 1)
+    path = written(tmp_path, "a.bz2", packed[:-10])
+    data, damages = read(path, 100_000)
+    assert PLAIN.startswith(data)
+    assert damages[-1].reason == TRUNCATED
+    assert read(written(tmp_path, "b.bz2", packed), 100_000)[1] == []
 
 
 def test_what_is_no_bzip2_is_told(tmp_path):

@@ -27,6 +27,10 @@ NEWER = (
     + "\n[Term]\nid: X:4\nname: four\n"
 )
 TABLE = "concept_id\tlang\ttext\ny:1\tde\tEins\ny:2\tde\tthree\ny:2\ten\tthree\n"
+PAIRED = (
+    "concept_id\tlang\ttext\tsource\ny:8\ten\tfoo\ty\ny:8\ten\tbar\ty\n"
+    "y:7\ten\tfoo\tw\ny:7\ten\tbar\tw\n"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +60,8 @@ def files(kb):
         ((OBO,), (OBO,)),
         ((OBO,), (OBO, TABLE + "y:3\tde\tDrei\nbad row\n" + "y:3\ten\tname\n" * 1500)),
         ((OBO, TABLE), (OBO, TABLE.replace("three", "THREE"))),
+        ((OBO, PAIRED), (OBO, PAIRED + "y:9\ten\tfoo\ty\ny:9\ten\tbar\ty\n")),  # two flags flip
+        ((OBO, PAIRED), (OBO, PAIRED + "y:8\ten\tfoo\tz\ny:8\ten\tbar\tz\n")),  # and two `also`
     ],
 )
 def test_old_and_delta_give_the_new_one_byte_for_byte(tmp_path, before, after):

@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import json
 import os
@@ -6,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
 
@@ -235,6 +238,51 @@ def test_a_dump_that_was_not_fetched_whole_is_refused(tmp_path):
     assert not (tmp_path / "kb").exists()
 
 
+def test_a_bz2_that_was_not_fetched_whole_is_refused(tmp_path):
+    spec = dump(tmp_path / "d.json", 3000)
+    packed = bz2.compress(spec.path.read_bytes(), compresslevel=1)
+    for cut in (len(packed) // 2, len(packed) - 5):
+        path = tmp_path / "d.json.bz2"
+        path.write_bytes(packed[:cut])
+        with pytest.raises(InputError, match=r"d\.json\.bz2 ends too early.*|cannot be unpacked"):
+            build_kb(tmp_path / "kb", [from_file(path)])
+    path.write_bytes(packed)
+    assert build_kb(tmp_path / "kb", [from_file(path)]).manifest.counts["concepts"] == 3000
+
+
+@pytest.mark.parametrize("name", ["page.obo", "page.json"])
+def test_a_page_that_is_no_source_is_refused_beside_good_ones(tmp_path, sources, name):
+    page = tmp_path / name
+    page.write_text("<html><body>404 Not Found</body></html>\n")
+    with pytest.raises(InputError, match=r"page.*(can be used|rows are bad)"):
+        build_kb(tmp_path / "kb", [*sources, from_file(page)], config=SMALL)
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    code = """
+        import os, signal, time
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+        from bioelx_ray.kb.harvest import _end_with_parent
+
+        if __name__ == "__main__":
+            context = get_context("spawn")
+            pool = ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent)
+            print(pool.submit(os.getpid).result(), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(code))
+    done = subprocess.run(
+        [sys.executable, script], check=False, stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    worker = Path(f"/proc/{done.stdout.strip()}")
+    deadline = time.monotonic() + 20
+    while worker.exists() and "State:\tZ" not in (worker / "status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_what_is_lost_within_the_share_is_counted_and_the_rest_is_read(tmp_path):
     spec = dump(tmp_path / "d.json.gz", 1500)
     data = bytearray(spec.path.read_bytes())
@@ -278,7 +326,7 @@ def test_an_empty_file_among_others_is_no_error(tmp_path, sources):
 
 def test_settings_that_leave_nothing_are_an_error(tmp_path, sources):
     config = HarvestConfig.model_validate({"umls": {"vocabularies": ["NONE"]}})
-    with pytest.raises(InputError, match=r"none of .* rows can be used"):
+    with pytest.raises(InputError, match=r"nothing that can be used, of"):
         build_kb(tmp_path / "kb", [sources[1]], config=config)
 
 

@@ -178,7 +178,7 @@ def test_retired_ids_lead_to_what_replaces_them_today(merged):
         Retired(id="umls:C9", replaced_by="umls:C1", source="s"),
         Retired(id="umls:C7", replaced_by=None, source="s"),
         Retired(id="umls:C6", replaced_by="umls:C404", source="s"),
-        Retired(id="umls:C3", replaced_by="umls:C1", source="s"),
+        Retired(id="umls:C3", replaced_by="umls:C1", source="s"),  # given as a concept too
         Retired(id="umls:C4", replaced_by="umls:C5", source="s"),
         Retired(id="umls:C5", replaced_by="umls:C4", source="s"),
     ]
@@ -207,6 +207,16 @@ def test_aliases_and_mappings_of_a_retired_id_go_to_what_replaces_it(merged):
     ]
     assert ("mesh:D5", "hp:1", "exact") in found.xrefs
     assert found.counts["aliases_of_retired"] == 1
+
+
+def test_a_table_with_a_retired_id_does_not_bring_it_back(merged):
+    table = [concept("hp:0", "Alter Name"), alias("hp:0", "Alter Name", lang="de", preferred=True)]
+    gone = [Retired(id="hp:0", replaced_by="hp:1", source="s")]
+    for streams in ([table, [*HP, *gone]], [[*HP, *gone], table]):
+        found = merged(streams)
+        assert [(c.id, c.name) for c in found.concepts] == [("hp:1", "Myocardial infarction")]
+        assert [a.concept_id for a in found.aliases if a.lang == "de"] == ["hp:1"]
+        assert found.retired == gone
 
 
 def test_the_same_records_give_the_same_bytes_in_any_order_and_number_of_parts(merged):

@@ -80,6 +80,10 @@ def test_a_directory_gives_what_is_below_it_the_most_trusted_kinds_first(tmp_pat
     (tmp_path / "b.tsv").write_text("concept_id\tlang\ttext\n")
     (tmp_path / "README.md").write_text("no source")
     (tmp_path / ".hidden.obo").write_bytes(OBO)
+    (tmp_path / "z.obo.origin.json").write_text("{}")  # kept by a download
+    (tmp_path / "kb").mkdir()
+    (tmp_path / "kb" / "manifest.json").write_text("{}")  # an artifact
+    (tmp_path / "kb" / "t.tsv").write_text("concept_id\tlang\ttext\n")
     specs = parse_sources(str(tmp_path))
     assert [(spec.path.name, spec.kind) for spec in specs] == [
         ("z.obo", "obo"),

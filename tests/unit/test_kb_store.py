@@ -123,10 +123,10 @@ def test_the_manifest(kb, tmp_path, sources):
     manifest = open_artifact(tmp_path / "kb", "kb").manifest
     assert manifest.counts == {
         "concepts": 4,
-        "aliases": 8,
-        "languages": {"de": 1, "en": 4, "ja": 1, "ru": 1, "tr": 1},
+        "aliases": 9,
+        "languages": {"de": 1, "en": 5, "ja": 1, "ru": 1, "tr": 1},
         "by_source": {
-            "obo:hp": {"en": 1},
+            "obo:hp": {"en": 2},
             "starter": {"de": 1, "en": 3, "ja": 1, "ru": 1, "tr": 1},
         },
         "ambiguous_forms": 0,
@@ -135,7 +135,8 @@ def test_the_manifest(kb, tmp_path, sources):
         "xrefs": 2,
         "retired": 0,
         "aliases_of_retired": 0,
-        "dropped": {"boilerplate": 1},
+        "dropped": {},
+        "left_out": {},
         "rejected": {},
     }
     assert manifest.sources == [spec.source for spec in sources]
@@ -228,7 +229,15 @@ def test_a_build_that_fails_keeps_what_stood_there(tmp_path, sources, monkeypatc
     with pytest.raises(ArtifactError, match="No space left"):
         build_kb(tmp_path / "fresh", sources)
     left = sorted(p.name for p in tmp_path.iterdir())
-    assert left == [".fresh.parts", ".kb.parts", "cache", "kb", "small.obo"]  # kept to go on with
+    assert left == [
+        ".fresh.lock",
+        ".fresh.parts",  # kept to go on with
+        ".kb.lock",
+        ".kb.parts",
+        "cache",
+        "kb",
+        "small.obo",
+    ]
 
 
 KILLED_MIDWAY = """

@@ -28,6 +28,7 @@ from bioelx_ray.kb.stored.files import read_lines
 from bioelx_ray.records import Concept
 
 Records = Iterator[KnowledgeRecord | pa.RecordBatch]
+_BAD_ID = "id that its vocabulary cannot have"
 _WHOLE = ("obo", "table", "babelon", "sssom", "xrefs")
 """Read as a whole file: their rows belong together, and they are small."""
 
@@ -52,6 +53,7 @@ class Group:
 
     items: Iterator[Chunk | Damage]
     seen: Seen = field(default_factory=Seen)
+    left_out: Counter[str] = field(default_factory=Counter)
     lost_bytes: int = 0
     end: int = 0
     last: bool = True
@@ -59,6 +61,7 @@ class Group:
     def tell(self, figures: Figures) -> None:
         """Fill in the figures of the part."""
         figures.rows = self.seen.rows
+        figures.left_out = dict(sorted(self.left_out.items()))
         figures.lost_bytes = self.lost_bytes
         figures.end = self.end
         figures.last = self.last
@@ -137,14 +140,16 @@ def read(
         yield from read_entities(
             group.items, origin=origin, rejects=rejects, config=config.wikidata, seen=group.seen
         )
+        group.left_out.update({_BAD_ID: group.seen.bad_ids} if group.seen.bad_ids else {})
     elif reading.kind == "umls":
         yield from _read_umls(reading, group, origin=origin, rejects=rejects, config=config)
     else:
-        left_out: Counter[str] = Counter()
-        for record in _read_whole(reading, left_out, origin=origin, rejects=rejects, config=config):
+        for record in _read_whole(
+            reading, group.left_out, origin=origin, rejects=rejects, config=config
+        ):
             group.seen.rows += not isinstance(record, Concept)
             yield record
-        group.seen.rows += left_out.total() + rejects.count(origin)
+        group.seen.rows += group.left_out.total() + rejects.count(origin)
 
 
 def _read_whole(
@@ -179,6 +184,7 @@ def _read_umls(
 ) -> Records:
     """The records of one of UMLS's files, which `reading.name` tells."""
     settings, items, seen = config.umls, group.items, group.seen
+    origin = f"{origin}/{reading.split.path.name}"
     if reading.name == "MRCUI":
         return umls.read_mrcui(items, origin=origin, rejects=rejects, seen=seen)
     if reading.name == "DELETEDCUI":

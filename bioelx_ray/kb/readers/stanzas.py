@@ -11,6 +11,7 @@ from bioelx_ray.kb.curie import curie
 from bioelx_ray.kb.text import language_tag, unusable
 from bioelx_ray.records import MappingKind
 
+_BOM = b"\xef\xbb\xbf"
 _SCOPES = frozenset({"EXACT", "NARROW", "BROAD", "RELATED"})
 _LINE = re.compile(r"([A-Za-z_][\w\-]*):\s*(.*)", re.DOTALL)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(.*)', re.DOTALL)
@@ -99,7 +100,7 @@ def stanzas(lines: Iterable[bytes]) -> Iterator[Stanza]:
     """The header, with an empty head, then the stanzas. Empty lines and comments are left out."""
     stanza = Stanza(line=1, head=b"")
     for number, raw in enumerate(lines, start=1):
-        row = raw.strip()
+        row = raw.removeprefix(_BOM if number == 1 else b"").strip()
         if row.startswith(b"[") and row.endswith(b"]"):
             yield stanza
             stanza = Stanza(line=number, head=row)

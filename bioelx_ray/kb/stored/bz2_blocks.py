@@ -17,7 +17,7 @@ from itertools import islice
 
 import numpy as np
 
-from bioelx_ray.kb.stored.pieces import Damage, Piece
+from bioelx_ray.kb.stored.pieces import TRUNCATED, Damage, Piece
 
 _BLOCK = 0x314159265359
 _END = 0x177245385090
@@ -75,6 +75,9 @@ def unpack_blocks(descriptor: int, start: int) -> Iterator[tuple[int, Piece | Da
             yield mark.byte, item
         may_be_data = False
         ahead = [*ahead[taken:], *islice(marks, taken)]
+        if not ahead and not mark.ends_stream:
+            size = os.fstat(descriptor).st_size
+            yield mark.byte, Damage(offset=size, lost=0, reason=TRUNCATED)
 
 
 def _ends(descriptor: int, ahead: list[_Mark]) -> list[int]:

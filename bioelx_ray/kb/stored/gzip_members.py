@@ -8,11 +8,10 @@ from typing import BinaryIO, cast
 
 from isal import isal_zlib
 
-from bioelx_ray.kb.stored.pieces import Damage, Piece
+from bioelx_ray.kb.stored.pieces import TRUNCATED, Damage, Piece
 
 # The stubs call it an instance.
 _Unsound = cast("type[Exception]", isal_zlib.IsalError)
-TRUNCATED = "gzip file ends too early"
 _FEED = 1 << 18
 _GZIP = 16 + isal_zlib.MAX_WBITS
 # Magic, deflate, and flags, of which the upper three must be zero.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TRUNCATED = "packed file ends too early"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
