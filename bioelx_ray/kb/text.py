@@ -6,7 +6,10 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
+from functools import cache
 from typing import Literal
+
+from langcodes import standardize_tag
 
 from bioelx_ray.errors import InputError
 
@@ -158,15 +161,18 @@ def _script_of(code_point: int) -> Script:
     return name if code_point < end else "Other"
 
 
+@cache
 def language_tag(code: str) -> str:
-    """A BCP 47 tag in its usual case: ``zh-TW``, ``pt-BR``, ``sr-Latn``.
+    """A language's one BCP 47 tag: ``zh-TW``, ``pt-BR``, ``sr-Latn``; ``en`` for ``eng``.
 
-    The form is checked, not whether the language is registered. Three-letter codes stay.
+    The form is checked, not whether the language is registered. Of several codes of a language the
+    one that RFC 5646 prefers is taken (``iw`` gives ``he``, ``mo`` ``ro``), and for Norwegian
+    without further word Bokmål, as Wikipedia has it. An underscore counts as a hyphen.
 
     Raises:
-        InputError: no such tag (extensions, private use and underscores are not taken).
+        InputError: no such tag (extensions and private use are not taken).
     """
-    match = _TAG.fullmatch(code)
+    match = _TAG.fullmatch(code.replace("_", "-"))
     if match is None:
         raise InputError(
             f"language {code!r} is no BCP 47 tag: expected a code of two or three letters, then "
@@ -175,7 +181,8 @@ def language_tag(code: str) -> str:
         )
     language, script_code, region, variants = match.groups(default="")
     parts = [language.lower(), script_code.title(), region.upper(), variants.lower().lstrip("-")]
-    return "-".join(filter(None, parts))
+    tag = standardize_tag("-".join(filter(None, parts)))
+    return "nb" + tag[2:] if tag.partition("-")[0] == "no" else tag
 
 
 def unusable(text: str) -> str | None:

@@ -181,6 +181,15 @@ def test_script_agrees_with_the_names_of_unicode():
         ("es-419", "es-419"),
         ("de-CH-1901", "de-CH-1901"),
         ("und", "und"),
+        ("zh_TW", "zh-TW"),
+        ("eng", "en"),
+        ("ger-CH", "de-CH"),
+        ("iw", "he"),
+        ("mo", "ro"),
+        ("no", "nb"),
+        ("nn", "nn"),
+        ("sr-latn", "sr-Latn"),
+        ("en-simple", "en-simple"),
     ],
 )
 def test_language_tag(code, tag):
@@ -189,7 +198,7 @@ def test_language_tag(code, tag):
 
 
 @pytest.mark.parametrize(
-    "code", ["", "e", "english", "zh_TW", "en-", "-en", "en US", "x-klingon", "dé", "en\n", "e1"]
+    "code", ["", "e", "english", "zh__TW", "en-", "-en", "en US", "x-klingon", "dé", "en\n", "e1"]
 )
 def test_language_tag_says_what_it_expects(code):
     with pytest.raises(InputError, match=r"no BCP 47 tag: expected .* such as de, nna, pt-BR"):
