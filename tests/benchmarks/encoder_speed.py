@@ -16,6 +16,7 @@ from rich.table import Table
 
 from bioelx_ray.config import EncoderConfig
 from bioelx_ray.kb.packaged import hpo
+from bioelx_ray.kb.readers.reading import read_file
 from bioelx_ray.kb.rejects import Rejects
 from bioelx_ray.records import Alias
 from bioelx_ray.retrieval.batched import padded
@@ -26,7 +27,7 @@ BATCH = 32
 
 def sample(count):
     """Names of the ontology, drawn at random, always the same."""
-    names = [record.text for record in hpo().read(Rejects()) if isinstance(record, Alias)]
+    names = [record.text for record in read_file(hpo(), Rejects()) if isinstance(record, Alias)]
     return random.Random(0).sample(names, count)
 
 

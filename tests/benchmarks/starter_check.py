@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bioelx_ray.artifacts import sha256_file
 from bioelx_ray.kb.packaged import starter
+from bioelx_ray.kb.readers.reading import read_file
 from bioelx_ray.kb.rejects import Rejects
 from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.kb.text import normalise
@@ -26,7 +27,7 @@ from bioelx_ray.records import Alias
 def check(kb: KnowledgeBase) -> dict[str, object]:
     """The figures, over all aliases of the starter table."""
     table = starter()
-    aliases = [r for r in table.read(Rejects()) if isinstance(r, Alias)]
+    aliases = [r for r in read_file(table, Rejects()) if isinstance(r, Alias)]
     ids = sorted({alias.concept_id for alias in aliases})
     known = {id_: _forms(kb, id_) for id_ in ids}
     checkable, confirmed = Counter[str](), Counter[str]()

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 
 from bioelx_ray.artifacts import sha256_file
 from bioelx_ray.kb.packaged import starter
+from bioelx_ray.kb.readers.reading import read_file
 from bioelx_ray.kb.rejects import Rejects
 from bioelx_ray.kb.text import normalise, script
 from bioelx_ray.records import Alias
@@ -22,7 +23,7 @@ SCRIPTS = {
 
 def aliases():
     rejects = Rejects()
-    found = [record for record in starter().read(rejects) if isinstance(record, Alias)]
+    found = [record for record in read_file(starter(), rejects) if isinstance(record, Alias)]
     assert len(rejects) == 0
     return found
 

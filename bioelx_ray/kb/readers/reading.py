@@ -152,6 +152,13 @@ def read(
         group.seen.rows += group.left_out.total() + rejects.count(origin)
 
 
+def read_file(spec: SourceSpec, rejects: Rejects) -> Iterator[KnowledgeRecord]:
+    """The records of a source that is one small file: no dump, and not UMLS."""
+    (reading,) = plan_readings(spec, split_bytes=1 << 62)
+    name, config = spec.source.name, HarvestConfig()
+    return _read_whole(reading, Counter(), origin=name, rejects=rejects, config=config)
+
+
 def _read_whole(
     reading: Reading,
     left_out: Counter[str],
