@@ -11,7 +11,7 @@ from bioelx_ray.config import RetrieverName
 from bioelx_ray.errors import ConfigError
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings in YAML.")]
-Out = Annotated[Path, typer.Option("--out", help="The directory to publish.")]
+Out = Annotated[Path, typer.Option("--out", resolve_path=True, help="The directory to publish.")]
 
 
 def retriever_name(name: str) -> RetrieverName:

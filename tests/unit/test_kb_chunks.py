@@ -283,3 +283,12 @@ def test_offsets_tell_how_exact_they_are(tmp_path):
     path = written(tmp_path, "a.bz2", bz2.compress(b"ab\nc\n"))
     [packed] = read_chunks(plan_splits(path, split_bytes=99)[0])
     assert (packed.offset_of(3), packed.is_exact) == (4, False)
+
+
+@pytest.mark.parametrize("garbage", [b"x", b"\r\n", b"<html>gone</html>" * 99])
+def test_what_follows_the_last_gzip_member_is_told_and_costs_nothing(tmp_path, garbage):
+    packed = gzip.compress(PLAIN)
+    data, [damage] = read(written(tmp_path, "a.gz", packed + garbage), 1 << 30)
+    assert data == PLAIN
+    assert (damage.offset, damage.lost) == (len(packed), len(garbage))
+    assert damage.reason != TRUNCATED

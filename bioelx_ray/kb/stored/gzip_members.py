@@ -16,6 +16,7 @@ _FEED = 1 << 18
 _GZIP = 16 + isal_zlib.MAX_WBITS
 # Magic, deflate, and flags, of which the upper three must be zero.
 _MEMBER = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]", re.DOTALL)
+_MAGIC = b"\x1f\x8b"
 _MAGIC_BYTES = 4
 _WINDOW = 1 << 20
 _PROBE = 1 << 16
@@ -61,6 +62,9 @@ def unpack_members(handle: BinaryIO, *, piece_bytes: int) -> Iterator[Piece | Da
     unpacked = 0
     while _at_member(stored):
         begin = stored.position
+        if stored.buffer[: len(_MAGIC)] != _MAGIC[: len(stored.buffer)]:
+            yield _skip(handle, stored, begin)
+            continue
         try:
             for data in _member(stored, piece_bytes):
                 yield Piece(data=data, offset=unpacked)
