@@ -42,7 +42,7 @@ def test_build_states_what_it_is_made_of(tmp_path):
     assert opened.inputs["kb"] == open_artifact(tmp_path / "kb", "kb").manifest.fingerprint
     assert opened.counts["forms"] == 18
     assert opened.sources[0].name.endswith("small.tsv")
-    assert not list(tmp_path.glob(".*"))
+    assert [path.name for path in tmp_path.glob(".*")] == [".kb.lock"]
 
 
 class CountingEncoder(HashEncoder):

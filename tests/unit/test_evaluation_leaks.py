@@ -125,7 +125,7 @@ def test_pairs_without_the_list_hold_no_leak_of_a_gold_concept(kb, tmp_path):
     assert [counts(row, "training")[:2] for row in before.rows] == [[1, 3], [1, 2], [0, 0]]
     listed = tmp_path / "leaks.tsv"
     leak_report.write_list(before, listed)
-    target = built(kb, tmp_path, exclude=listed)
+    target = built(kb, tmp_path, exclude=[listed])
     after = find_leaks(GOLD, kb, target)
     assert [counts(row, "training")[:2] for row in after.rows] == [[0, 0], [0, 0], [0, 0]]
 
@@ -147,7 +147,7 @@ def test_pairs_without_the_list_hold_no_leak_of_a_gold_concept(kb, tmp_path):
 
 def test_the_list_from_the_dictionary_alone_suffices(kb, tmp_path):
     leak_report.write_list(find_leaks(GOLD, kb), tmp_path / "leaks.tsv")
-    target = built(kb, tmp_path, exclude=tmp_path / "leaks.tsv")
+    target = built(kb, tmp_path, exclude=[tmp_path / "leaks.tsv"])
     after = find_leaks(GOLD, kb, target)
     assert not any(row.found["training", "gold", "normalised"] for row in after.rows)
 
@@ -160,7 +160,7 @@ def test_breaks_in_a_mention_stay_in_its_row(kb, tmp_path):
         f"en\theart   attack\theart attack\t{MI}\tdictionary\tnormalised\t{MI}",
         "",
     ]
-    counted = open_artifact(built(kb, tmp_path, exclude=listed), "pairs").manifest.counts
+    counted = open_artifact(built(kb, tmp_path, exclude=[listed]), "pairs").manifest.counts
     assert counted["left_out"]["excluded"] == 1
 
 
