@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bioelx_ray.durable import draft_beside, remove_drafts
 from bioelx_ray.errors import (
     ArtifactCorrupt,
     ArtifactError,
@@ -153,8 +154,8 @@ def publish(target: Path, manifest: Manifest) -> Iterator[Path]:
     """
     _refuse_foreign(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
-    _remove_drafts(target)
+    draft = draft_beside(target)
+    remove_drafts(target)
     draft.mkdir()
     try:
         yield draft
@@ -170,13 +171,6 @@ def _refuse_foreign(target: Path) -> None:
         return
     if not target.is_dir() or any(target.iterdir()):
         raise ArtifactMismatch(f"{target} exists and is no artifact: remove it, or choose another")
-
-
-def _remove_drafts(target: Path) -> None:
-    for stale in target.parent.glob(f".{target.name}.*.draft"):
-        pid = stale.suffixes[-2].removeprefix(".") if len(stale.suffixes) > 1 else ""
-        if not pid.isdigit() or not Path(f"/proc/{pid}").exists() or int(pid) == os.getpid():
-            shutil.rmtree(stale, ignore_errors=True)
 
 
 def _write_manifest(draft: Path, manifest: Manifest) -> None:

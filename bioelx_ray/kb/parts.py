@@ -12,7 +12,6 @@ The same input gives the same bytes, whoever writes it and however often.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
+from bioelx_ray.durable import draft_beside, remove_drafts
 from bioelx_ray.errors import ArtifactError
 from bioelx_ray.kb.forms import forms_of
 from bioelx_ray.kb.names import drop_reasons
@@ -80,13 +80,13 @@ class PartWriter:
         self.figures = Figures()
         self.rejects = Rejects()
         self._target = target
-        self._draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+        self._draft = draft_beside(target)
         self._rows: dict[type[KnowledgeRecord], list[KnowledgeRecord]] = {k: [] for k in FILES}
         self._writers: dict[type[KnowledgeRecord], pq.ParquetWriter] = {}
         self._dropped: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        _remove_drafts(self._target)
+        remove_drafts(self._target)
         self._draft.mkdir(parents=True)
         return self
 
@@ -185,10 +185,3 @@ def _cannot_write(target: Path, error: OSError) -> ArtifactError:
         f"{target} cannot be written ({error}); free space there and run again: "
         "what is finished is kept"
     )
-
-
-def _remove_drafts(target: Path) -> None:
-    for stale in target.parent.glob(f".{target.name}.*.draft"):
-        pid = stale.suffixes[-2].removeprefix(".")
-        if not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(stale, ignore_errors=True)

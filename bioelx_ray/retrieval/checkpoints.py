@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import torch
 
 from bioelx_ray.artifacts import sha256_file
+from bioelx_ray.durable import sync_directory, write_durably
 
 State = dict[str, Any]
 """Tensors, numbers, strings, and lists and dictionaries of them."""
@@ -60,10 +61,10 @@ def save(directory: Path, step: int, state: State, *, best: int | None = None) -
             os.fsync(handle.fileno())
         entry = {"sha256": sha256_file(draft), "size": draft.stat().st_size, "best": best}
         draft.rename(data)
-        _write(note, json.dumps(entry))
+        write_durably(note, json.dumps(entry), draft=note.with_suffix(".json.draft"))
     finally:
         draft.unlink(missing_ok=True)
-    _sync(directory)
+    sync_directory(directory)
     _prune(directory)
 
 
@@ -107,24 +108,6 @@ def _steps(directory: Path) -> Iterator[int]:
     for path in directory.glob("step-*.json"):
         if match := _NAME.fullmatch(path.name):
             yield int(match[1])
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_suffix(".json.draft")
-    with draft.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    draft.rename(path)
-
-
-def _sync(directory: Path) -> None:
-    """Make the renames outlive a power cut."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _prune(directory: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bioelx_ray.durable import sync_directory, write_durably
 from bioelx_ray.errors import InputError
 from bioelx_ray.kb.fetch.checksums import Checksum
 from bioelx_ray.kb.fetch.web import Passing, Retry, new_client, opened, persist
@@ -269,7 +270,7 @@ class _Download:
             _save(origin.model_copy(update={"size": self.part.stat().st_size}), self.origin)
         self.part.replace(self.target)
         self.part_origin.unlink(missing_ok=True)
-        _sync_directory(self.target.parent)
+        sync_directory(self.target.parent)
 
 
 def _fits(total: str, known: Origin | None) -> bool:
@@ -284,17 +285,5 @@ def _load(path: Path) -> Origin | None:
 
 
 def _save(origin: Origin, path: Path) -> None:
-    draft = path.with_name(path.name + ".new")
-    with draft.open("w", encoding="utf-8") as handle:
-        handle.write(origin.model_dump_json() + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    draft.replace(path)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    text = origin.model_dump_json() + "\n"
+    write_durably(path, text, draft=path.with_name(path.name + ".new"))
