@@ -30,6 +30,7 @@ from bioelx_ray.tables import SCHEMAS
 
 AMBIGUOUS = "ambiguous_mappings.tsv"
 _MAX_CHAIN = 16
+_CHAINED = "FROM redirects WHERE target IN (SELECT id FROM redirects) LIMIT 1"
 _NO_IDENTITY = "'pubmed', 'doi', 'isbn', 'http', 'https', 'url', 'wikipedia', 'wikipedia.en'"
 """What a cross-reference to these names is about the concept, not the concept itself."""
 
@@ -60,7 +61,7 @@ def merge(
     Raises:
         ArtifactError: the disk is full.
     """
-    steps = (_load, _join, _write_concepts, _write_retired, _write_aliases, _write_xrefs)
+    steps = (_retire, _load, _join, _write_concepts, _write_retired, _write_aliases, _write_xrefs)
     counts: dict[str, Any] = {}
     try:
         # in the draft, so that what a killed build leaves is removed with it
@@ -95,11 +96,8 @@ def _configure(db: duckdb.DuckDBPyConnection, scratch: Path, config: HarvestConf
     _run(db, "SET preserve_insertion_order = false")
 
 
-def _load(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
-    """The tables and views that the next steps read, with retired ids led to today's.
-
-    An alias of a concept that no source gives makes it one.
-    """
+def _retire(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
+    """Views of the parts, and where retired ids lead: the table `redirects`."""
     for kind in FILES:
         _view(db, kind, job.sources)
     _run(
@@ -115,6 +113,8 @@ def _load(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
         """,
     )
     for _ in range(_MAX_CHAIN):
+        if not db.sql(_CHAINED).fetchall():
+            break
         _run(
             db,
             """
@@ -124,6 +124,14 @@ def _load(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:
                 FROM redirects r LEFT JOIN redirects next ON r.target = next.id
             """,
         )
+    return {}
+
+
+def _load(db: duckdb.DuckDBPyConnection, job: _Job) -> dict[str, Any]:  # noqa: ARG001
+    """The tables and views that the next steps read, in today's ids.
+
+    An alias of a concept that no source gives makes it one.
+    """
     _run(
         db,
         f"""
