@@ -257,7 +257,9 @@ def test_a_chunk_of_nothing_but_rejects_takes_linear_time():
 
     for line in (b"a|b", atom("x", CUI="nothing"), atom(b"\xff")):
         seconds([line] * 100)
-        assert seconds([line] * 40_000) < 12 * max(seconds([line] * 10_000), 0.01)
+        # the least of three: a collection of the whole session's garbage may fall into one
+        few, many = (min(seconds([line] * n) for _ in range(3)) for n in (10_000, 40_000))
+        assert many < 12 * max(few, 0.01)
 
 
 fields = st.text(
