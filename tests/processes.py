@@ -24,7 +24,8 @@ def batch(pairs=12):
 
 def train_config(**changes):
     # the margin keeps enough of a random model's pairs, and drops some
-    return TrainConfig(**{"micro_tokens": 64, "loss": LossConfig(margin=0.1)} | changes)
+    usual = {"micro_tokens": 64, "precision": "fp32", "loss": LossConfig(margin=0.1)}
+    return TrainConfig(**usual | changes)
 
 
 def step(module, texts, labels, *, config=None, group=None, loss=None):

@@ -39,6 +39,14 @@ class Pooled(torch.nn.Module):
         """Length of a text's vector."""
         return self.head.out_features if self.head is not None else self.width
 
+    def set_dropout(self, share: float) -> None:
+        """Of each layer's values so many, from 0 to below 1, are dropped in training."""
+        for part in self.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = share
+            elif isinstance(getattr(part, "attention_dropout", None), float):
+                part.attention_dropout = share  # some models hand the number to the kernel
+
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Int64 [batch, length], padded on the right -> float32 [batch, dim]."""
         output = self.model(input_ids=input_ids, attention_mask=attention_mask)

@@ -130,6 +130,8 @@ def tune(
     torch.manual_seed(config.train.seed)
     module = load_pooled(base)
     prepare(module, config.train.adapter, on_gpu=device.type == "cuda", seed=config.train.seed)
+    if config.train.dropout is not None:
+        module.set_dropout(config.train.dropout)
     module.to(device)
     is_first = place(group)[0] == 0
     with showing_progress() as progress:

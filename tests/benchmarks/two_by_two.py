@@ -31,7 +31,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bioelx_ray.config import AdapterConfig, EncoderConfig, TrainConfig
+from bioelx_ray.config import AdapterConfig, TrainConfig
 from bioelx_ray.console import results
 from bioelx_ray.evaluation.corpora import SUITES
 from bioelx_ray.evaluation.report import Outcome, Report, as_json
@@ -39,7 +39,7 @@ from bioelx_ray.evaluation.run import compare
 from bioelx_ray.evaluation.summary import summarise
 from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.kb.text import normalise
-from bioelx_ray.retrieval.model_files import NO_ADAPTER
+from bioelx_ray.retrieval.encoder import open_encoder
 from tests.benchmarks.two_by_two_cells import (
     CORPORA,
     DICTIONARIES,
@@ -52,7 +52,7 @@ from tests.benchmarks.two_by_two_cells import (
     K,
     Ranks,
     dictionary,
-    open_named,
+    encoder_of,
     training_pairs,
 )
 
@@ -194,10 +194,12 @@ def main(
     precision: Annotated[
         str, typer.Option(help="bf16 is twice as fast on a CPU that has it.")
     ] = "fp32",
-    micro_tokens: int = 512,
+    micro_tokens: int = 1024,
     prefix: Annotated[str | None, typer.Option(help="Other than the model's own.")] = None,
     hybrid: Annotated[bool, typer.Option(help="The best encoder also as hybrid.")] = True,
-    keep: Annotated[bool, typer.Option(help="Keep the indexes, 300 MB a cell.")] = False,
+    keep: Annotated[bool, typer.Option(help="Keep the embeddings, 300 MB an encoder.")] = False,
+    workers: Annotated[int, typer.Option(help="Of Ray Train; 0 trains in this process.")] = 0,
+    dropout: float = 0.0,
 ) -> None:
     config = TrainConfig.model_validate(
         {
@@ -208,6 +210,7 @@ def main(
             "seed": seed,
             "precision": precision,
             "micro_tokens": micro_tokens,
+            "dropout": dropout,
             "loss": {"name": loss},
             "adapter": AdapterConfig(kind=adapter, layers=layers, rank=rank),
         }
@@ -220,20 +223,27 @@ def main(
         work=work,
         slice_of=int(size) if size else None,
         config=config,
-        encoder=EncoderConfig(adapter=NO_ADAPTER, prefix=prefix),
+        prefix=prefix,
+        workers=str(workers),
         form=form,
         gold={suite: SUITES[suite](data / place) for suite, place in CORPORA.items()},
     )
     chosen = wanted_cells(only or [])
     kbs = {langs: dictionary(bench, langs) for langs in DICTIONARIES}
-    encoders = {name: open_named(bench, name) for name in dict.fromkeys(c[0] for c in chosen)}
+    names = list(dict.fromkeys(name for name, _ in chosen))
     cells: dict[Name, Ranks] = {}
     opened_cells: dict[tuple[str, str], Cell] = {}
-    for name, langs in chosen:
-        cell = Cell(bench, encoders[name], kbs[langs], name=f"{name}-{langs}")
-        opened_cells[name, langs] = cell
-        for way in WAYS:
-            cells[name, langs, way] = cell.ranks(way)
+    for name in names:
+        config = encoder_of(bench, name)
+        encoder, larger = open_encoder(config), None
+        for langs in ("all", "en"):
+            cell = Cell(
+                bench, encoder, kbs[langs], name=f"{name}-{langs}", config=config, larger=larger
+            )
+            larger = larger or cell
+            if (name, langs) in chosen:
+                opened_cells[name, langs] = cell
+                cells |= {(name, langs, way): cell.ranks(way) for way in WAYS}
     if hybrid:
         best = max(
             (c for c in chosen if c[1] == "all") if any(c[1] == "all" for c in chosen) else chosen,
@@ -245,7 +255,7 @@ def main(
     if not keep:
         for cell in opened_cells.values():
             cell.clear()
-    training_table(bench, [name for name in encoders if name != UNTUNED])
+    training_table(bench, [name for name in names if name != UNTUNED])
     figures = tables(bench, cells, kbs)
     settings = {"dictionary": dictionary_size, "prefix": prefix, **config.model_dump()}
     (work / f"two_by_two-{whole}{size}.json").write_text(

@@ -7,12 +7,14 @@ import json
 import shutil
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bioelx_ray.artifacts import Artifact, ArtifactError, open_artifact, sha256_json
 from bioelx_ray.config import (
@@ -34,12 +36,16 @@ from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.retrieval import retriever as stage_one
 from bioelx_ray.retrieval.build import build_index
 from bioelx_ray.retrieval.embed import embed
-from bioelx_ray.retrieval.encoder import Encoder, open_encoder
-from bioelx_ray.retrieval.forms import Forms, make_forms, write_forms
+from bioelx_ray.retrieval.encoder import Encoder
+from bioelx_ray.retrieval.fitting import choose_projection
+from bioelx_ray.retrieval.forms import Forms, FormTable, make_forms, write_forms
 from bioelx_ray.retrieval.index import exact_search
+from bioelx_ray.retrieval.model_files import NO_ADAPTER
 from bioelx_ray.retrieval.opened import open_index
-from bioelx_ray.retrieval.training import Told
-from bioelx_ray.retrieval.tune import Form, Order, checked, tune
+from bioelx_ray.retrieval.projection import identity
+from bioelx_ray.retrieval.tune import Form, Order, checked
+from jobs.session import session
+from jobs.train import distribute
 
 WIKIMED = "wikimed_de_bel_train"
 UNTUNED, ENCODERS = "untuned", ("untuned", "en", "all", "no-leaks", "wikimed")
@@ -61,7 +67,8 @@ class Bench:
     work: Path
     slice_of: int | None
     config: TrainConfig
-    encoder: EncoderConfig
+    prefix: str | None
+    workers: str
     form: Form
     gold: dict[str, Gold]
 
@@ -150,46 +157,53 @@ def training_pairs(bench: Bench, name: str) -> Artifact:
     return build_pairs(target, kb, config=PairsConfig(), exclude=exclude, progress=silent)
 
 
-def trained_encoder(bench: Bench, name: str) -> EncoderConfig:
-    """Train an encoder, or go on with it where it was; how to open it."""
+def encoder_of(bench: Bench, name: str) -> EncoderConfig:
+    """How to open an encoder; it is trained first, or training goes on where it was."""
+    if name == UNTUNED:
+        return EncoderConfig(adapter=NO_ADAPTER)
     pairs = training_pairs(bench, name)
     seen = (bench.config.max_steps or 1) * bench.config.batch_pairs
     enough = ceil(seen / pairs.manifest.counts["pairs"]) + 1
     config = bench.config.model_copy(update={"epochs": float(enough)})
-    made_by = [pairs.manifest.fingerprint, repr(bench.encoder), config.model_dump(), bench.form]
+    encoder = EncoderConfig(adapter=NO_ADAPTER, prefix=bench.prefix)
+    made_by = [pairs.manifest.fingerprint, repr(encoder), config.model_dump(), bench.form]
     target = bench.work / "encoders" / f"{name}-{sha256_json(made_by)[:12]}"
-
-    def report(told: Told) -> None:
-        if told.step % 10 == 0 or told.step == told.steps:
-            messages.print(
-                f"{name}: step {told.step}/{told.steps}, loss {told.loss:.4f}, "
-                f"{told.pairs_per_second:.1f} pairs/s, {told.seconds_left:.0f} s left",
-                highlight=False,
-            )
 
     if not any(opened(target, kind) for kind in ("adapter", "encoder")):
         order = Order(
             pairs=pairs.path,
             out=target,
             work=bench.work / "training",
-            config=Config(train=config, encoder=bench.encoder),
+            config=Config(train=config, encoder=encoder),
             form=bench.form,
         )
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        messages.print(tune(checked(order), device=device, report=report))
+        with session("training"):
+            messages.print(
+                distribute(checked(order), workers=bench.workers, on_gpu=torch.cuda.is_available())
+            )
     change = "adapter" if opened(target, "adapter") else "model"
-    return bench.encoder.model_copy(update={change: str(target)})
-
-
-def open_named(bench: Bench, name: str) -> Encoder:
-    return open_encoder(bench.encoder if name == UNTUNED else trained_encoder(bench, name))
+    # the prefix is that of the files, as for a user
+    return encoder.model_copy(update={change: str(target), "prefix": None})
 
 
 class Cell:
-    """An encoder over a dictionary: ranks by way, each measured once."""
+    """An encoder over a dictionary: ranks by way, each measured once.
 
-    def __init__(self, bench: Bench, encoder: Encoder, kb: KnowledgeBase, *, name: str) -> None:
-        self.bench, self.encoder, self.kb = bench, encoder, kb
+    The forms of a dictionary that is part of a `larger` one have their embeddings from there.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        encoder: Encoder,
+        kb: KnowledgeBase,
+        *,
+        name: str,
+        config: EncoderConfig,
+        larger: Cell | None = None,
+    ) -> None:
+        self.bench, self.encoder, self.kb, self.config = bench, encoder, kb, config
+        self.larger = larger
         made_by = [kb.artifact.manifest.fingerprint, encoder.fingerprint, encoder.engine]
         made_by.append(sha256_json(bench.asked()))
         self.home = bench.work / "cells" / f"{name}-{sha256_json(made_by)[:12]}"
@@ -198,8 +212,8 @@ class Cell:
     def ranks(self, way: str) -> Ranks:
         path = self.home / f"{way}.json"
         if not path.exists():
-            retriever = self._plain() if way == "plain" else self._indexed(way)
             started = time.monotonic()
+            retriever = self._hybrid() if way == "hybrid" else self._exact(way)
             ranks = {suite: self._suite(retriever, gold) for suite, gold in self.bench.gold.items()}
             messages.print(f"{self.home.name} {way}: {time.monotonic() - started:.0f} s to measure")
             draft = path.with_suffix(".draft")
@@ -219,30 +233,40 @@ class Cell:
             ]
         return ranks
 
-    def _plain(self) -> stage_one.Retriever:
-        """Exact search over the embeddings as they are: what an index would do without its map."""
-        table = make_forms(self.kb.aliases, self.kb.concepts)
-        # where a build of the index looks for them
-        kept = self.home / ".index.embeddings"
+    @cached_property
+    def table(self) -> FormTable:
+        return make_forms(self.kb.aliases, self.kb.concepts)
+
+    @cached_property
+    def vectors(self) -> NDArray[np.float16]:
+        if self.larger is not None:
+            row_of = {form: row for row, form in enumerate(self.larger.table.forms)}
+            return self.larger.vectors[[row_of[form] for form in self.table.forms]]
         with showing_progress() as progress:
-            vectors = embed(
-                table.forms,
+            return embed(
+                self.table.forms,
                 self.encoder,
-                work=kept,
+                work=self.home / ".index.embeddings",  # where a build of the index looks for them
                 progress=lambda n, of: progress(f"embed {self.home.name}", n, of),
             )
+
+    def _exact(self, way: str) -> stage_one.Retriever:
+        """Exact search over the embeddings as they are, or by the map that an index would fit."""
+        project = identity(self.encoder.dim)
+        if way == "projected":
+            project, figures = choose_projection(self.vectors, self.table, seed=IndexConfig().seed)
+            messages.print(f"{self.home.name}: {figures}", highlight=False)
         (self.home / "forms").mkdir(exist_ok=True)
-        write_forms(table, self.home / "forms")
+        write_forms(self.table, self.home / "forms")
+        mapped = project(self.vectors)
 
         def propose(queries, *, k, allowed):
-            blocks = (
-                vectors[at : at + 65536].astype(np.float32) for at in range(0, len(vectors), 65536)
-            )
-            return exact_search(blocks, self.encoder.encode(queries), k=min(k, len(vectors)))
+            asked = project(self.encoder.encode(queries))
+            return exact_search([mapped], asked, k=min(k, len(mapped)))
 
         return stage_one.FormRetriever(Forms(self.home / "forms"), propose)
 
-    def _indexed(self, way: str) -> stage_one.Retriever:
+    def _hybrid(self) -> stage_one.Retriever:
         path = self.home / "index"
         if not opened(path, "index"):
             with showing_progress() as progress:
@@ -251,14 +275,10 @@ class Cell:
                     self.kb,
                     self.encoder,
                     config=IndexConfig(),
-                    encoder_config=self.bench.encoder,
+                    encoder_config=self.config,
                     progress=progress,
                 )
-        index = open_index(path)
-        if not index.artifact.manifest.config["projection"]["fitted"]:
-            messages.print(f"{self.home.name}: no projection fitted, so projected is as plain")
-        make = stage_one.hybrid if way == "hybrid" else stage_one.dense
-        return make(index, self.encoder)
+        return stage_one.hybrid(open_index(path), self.encoder)
 
     def clear(self) -> None:
         """Remove what can be built again, some 300 MB."""

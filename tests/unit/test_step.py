@@ -195,8 +195,37 @@ def test_precision():
     for name, half in [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.half)]:
         assert precision(TrainConfig(precision=name), CPU) == half
         assert precision(TrainConfig(precision=name), torch.device("cuda")) == half
-    assert precision(TrainConfig(), CPU) == torch.float32
     assert precision(TrainConfig(), torch.device("cuda")) in {torch.bfloat16, torch.half}
+
+
+@pytest.mark.parametrize(
+    ("native", "chosen"),
+    [
+        ({}, torch.float32),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+    ],
+)
+def test_precision_that_a_cpu_computes_in(monkeypatch, native, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: native)
+    assert precision(TrainConfig(), CPU) == chosen
+
+
+def test_attention_on_a_cpu_is_not_fused(monkeypatch):
+    used = []
+
+    class Seen(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if "scaled_dot_product_attention" in str(func):
+                fused = torch.backends.cuda.flash_sdp_enabled()
+                used.append((fused, torch.backends.cuda.math_sdp_enabled()))
+            return func(*args, **(kwargs or {}))
+
+    with Seen():
+        step(tiny(), *batch())
+    assert set(used) == {(False, True)}
+    assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_broken_weights_show_in_the_loss():

@@ -37,7 +37,13 @@ from tests.training import (
 
 ROOT = Path(__file__).parents[2]
 CONFIG = TrainConfig(
-    batch_pairs=8, epochs=2, lr=3e-3, save_every=3, evaluate_every=4, micro_tokens=128
+    batch_pairs=8,
+    epochs=2,
+    lr=3e-3,
+    save_every=3,
+    evaluate_every=4,
+    micro_tokens=128,
+    precision="fp32",
 )
 
 
