@@ -134,11 +134,13 @@ class AdapterConfig(Section):
 class NegativesConfig(Section):
     """Hard negatives: every `every` steps, `per_anchor` aliases of other concepts near an anchor.
 
-    0 mines none.
+    0 mines none. They are looked for among `bank` aliases, drawn anew each time, which are embedded
+    for it.
     """
 
     every: int = Field(default=0, ge=0)
     per_anchor: int = Field(default=1, ge=1)
+    bank: int = Field(default=1_000_000, ge=1)
 
 
 class TrainConfig(Section):
@@ -148,8 +150,8 @@ class TrainConfig(Section):
     them twice, and holds one micro-batch's activations at a time instead of all. `lr` rises over
     the share `warmup` of the steps and falls to 0. `patience` counts evaluations without a gain;
     0 never stops early. A checkpoint is written every `save_every` steps. `dropout` left out is the
-    model's own; 0 spares a CPU a fifth of a step. `precision` auto is bf16 where the device computes
-    in it, else fp16 on CUDA and fp32 on a CPU.
+    model's own; 0 spares a CPU a fifth of a step. `precision` auto is bf16 where the device
+    computes in it, else fp16 on CUDA and fp32 on a CPU.
     """
 
     loss: LossConfig = LossConfig()

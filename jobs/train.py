@@ -50,6 +50,9 @@ def main(  # noqa: PLR0913  # a command's options are its arguments
     dev: Annotated[
         Path | None, typer.Option("--dev", help="Held-out aliases that measure the progress.")
     ] = None,
+    kb: Annotated[
+        Path | None, typer.Option("--kb", help="What the pairs are from; for hard negatives.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings in YAML.")] = None,
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="Start from it; see encoder.model.")
@@ -77,6 +80,7 @@ def main(  # noqa: PLR0913  # a command's options are its arguments
             out=target,
             work=shared(work) if work else target.with_name(f".{target.name}.train"),
             dev=shared(dev) if dev else None,
+            kb=shared(kb) if kb else None,
             config=settings,
             form=form,
         )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bioelx_ray.artifacts import Artifact
 from bioelx_ray.config import TrainConfig
 from bioelx_ray.kb.pairs import read_pairs
+from bioelx_ray.retrieval.mining import HardNegatives
 from bioelx_ray.retrieval.token_store import TokenStore
 
 _AHEAD = 4
@@ -30,9 +31,9 @@ _AHEAD = 4
 class Batch:
     """The part of a step's batch that one worker embeds.
 
-    `texts` are the left sides of its pairs and then the right ones, int32 token ids; `labels`
-    int64 [texts] are the numbers of their concepts. `rows` int64 are the pairs of the whole batch,
-    of all workers.
+    `texts` are the left sides of its pairs, then the right ones, then hard negatives, int32 token
+    ids; `labels` int64 [texts] are the numbers of their concepts. `rows` int64 are the pairs of the
+    whole batch, of all workers.
     """
 
     step: int
@@ -63,10 +64,11 @@ class Batches:
             self._epoch = epoch, order
         return self._epoch[1][at * self._size : (at + 1) * self._size]
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, negatives: HardNegatives | None = None) -> Batch:
         """This worker's part of a step's batch; it may be empty where a batch is tiny.
 
         The pairs are dealt out by length, there and back, so that all workers have as much to do.
+        Each brings its negatives with it.
         """
         store, rows = self.store, self.rows(step)
         lengths = store.lengths(store.sides[rows]).sum(1)
@@ -74,17 +76,23 @@ class Batches:
         hand = np.minimum(hand, 2 * self._world - 1 - hand)
         own = rows[np.argsort(lengths, kind="stable")[hand == self._rank]]
         # in memory: a page fault of the mapped file must not fall into the step
-        texts = [np.array(store.text(number)) for number in store.sides[own].T.ravel()]
+        numbers = store.sides[own].T.ravel().astype(np.int64)
         labels = np.tile(store.concepts[own].astype(np.int64), 2)
+        if negatives is not None:
+            more, theirs = negatives.of(own)
+            numbers, labels = np.append(numbers, more), np.append(labels, theirs)
+        texts = [np.array(store.text(number)) for number in numbers]
         return Batch(step=step, texts=texts, labels=labels, rows=rows)
 
-    def after(self, step: int) -> Generator[Batch]:
-        """The batches of step `step` and all later ones, made ahead by a thread."""
+    def between(
+        self, step: int, end: int, negatives: HardNegatives | None = None
+    ) -> Generator[Batch]:
+        """The batches of the steps from `step` to before `end`, made ahead by a thread."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
             made: deque[Future[Batch]] = deque()
-            for ahead in range(step, self.steps + _AHEAD):
-                if ahead < self.steps:
-                    made.append(pool.submit(self.batch, ahead))
+            for ahead in range(step, end + _AHEAD):
+                if ahead < end:
+                    made.append(pool.submit(self.batch, ahead, negatives))
                 if ahead >= step + _AHEAD and made:
                     yield made.popleft().result()
 

@@ -55,6 +55,20 @@ def gather_rows(
     return torch.cat([part[:count] for part, count in zip(each, counts, strict=True)])
 
 
+def gather_dealt(rows: Tensor, total: int, group: dist.ProcessGroup | None = None) -> Tensor:
+    """All `total` rows in order, of which process r of n has the rows r, r + n, r + 2 n and so on.
+
+    The result is not linked to autograd's graph.
+    """
+    _, world = place(group)
+    counts = [len(range(first, total, world)) for first in range(world)]
+    gathered = gather_rows(rows, counts, group)
+    whole = torch.empty_like(gathered)
+    for first, part in enumerate(torch.split(gathered, counts)):
+        whole[first::world] = part
+    return whole
+
+
 def sum_gradients(parameters: Iterable[Parameter], group: dist.ProcessGroup | None = None) -> None:
     """Replace the gradients by their sums over the processes, which have the same parameters.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil
 
 from bioelx_ray.config import TrainConfig
@@ -27,3 +28,11 @@ def evaluates_after(step: int, steps: int, config: TrainConfig) -> bool:
 def saves_after(step: int, steps: int, config: TrainConfig) -> bool:
     """Whether a step is followed by a checkpoint; the last one always is."""
     return step + 1 == steps or (step + 1) % config.save_every == 0
+
+
+def windows(step: int, steps: int, *, every: int) -> Iterator[tuple[int, int]]:
+    """Spans of steps, each from its first to before its end, cut where `every` divides a step."""
+    while step < steps:
+        end = min(steps, (step // every + 1) * every) if every else steps
+        yield step, end
+        step = end

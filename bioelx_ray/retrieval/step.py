@@ -102,6 +102,25 @@ def backward(
     )
 
 
+@torch.no_grad()
+def embed_all(module: Module, texts: Sequence[NDArray[np.integer]], config: TrainConfig) -> Tensor:
+    """The embeddings of one text or more, float16 [texts, dim] on the module's device.
+
+    Without dropout; the module is left in the mode that it was in.
+    """
+    device = next(module.parameters()).device
+    training = module.training
+    module.eval()
+    batches = _micro_batches(
+        texts, range(len(texts)), micro_tokens=config.micro_tokens, device=device
+    )
+    places, vectors = zip(
+        *((batch.labels, _forward(module, batch, config).half()) for batch in batches), strict=True
+    )
+    module.train(training)
+    return torch.cat(vectors)[torch.argsort(torch.cat(places))]
+
+
 def precision(config: TrainConfig, device: torch.device) -> torch.dtype:
     """What a module computes in on a device.
 

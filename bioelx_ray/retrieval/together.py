@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.distributed import ProcessGroup
 
-from bioelx_ray.retrieval.collectives import gather_rows, place
+from bioelx_ray.retrieval.collectives import gather_dealt, place
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 """See `encoder.Encoder.encode`."""
@@ -29,13 +29,7 @@ def together(encode: Encode, *, device: torch.device, group: ProcessGroup | None
 
     def shared(texts: Sequence[str]) -> NDArray[np.float32]:
         own = torch.from_numpy(encode(texts[rank::world])).to(device)
-        counts = [len(range(first, len(texts), world)) for first in range(world)]
-        dealt = gather_rows(own, counts, group).cpu().numpy()
-        vectors = np.empty_like(dealt)
-        begin = 0
-        for first, count in enumerate(counts):
-            vectors[first::world] = dealt[begin : begin + count]
-            begin += count
+        vectors: NDArray[np.float32] = gather_dealt(own, len(texts), group).cpu().numpy()
         return vectors
 
     return shared

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from bioelx_ray.artifacts import Artifact, sha256_json
 from bioelx_ray.errors import InputError
@@ -40,7 +41,10 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenStore:
-    """An opened store; see the module for its arrays. `fingerprint` names their content."""
+    """An opened store; see the module for its arrays. `fingerprint` names their content.
+
+    `shared` is what its concepts have in common (see `negatives.shared_keys`), where that is asked.
+    """
 
     path: Path
     fingerprint: str
@@ -48,6 +52,7 @@ class TokenStore:
     starts: NDArray[np.int64]
     sides: NDArray[np.int32]
     concepts: NDArray[np.int32]
+    shared: csr_array | None = None
 
     def text(self, number: int) -> NDArray[np.int32]:
         """The token ids of a text, at least one."""

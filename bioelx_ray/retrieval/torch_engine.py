@@ -44,8 +44,8 @@ class Pooled(torch.nn.Module):
         for part in self.modules():
             if isinstance(part, torch.nn.Dropout):
                 part.p = share
-            elif isinstance(getattr(part, "attention_dropout", None), float):
-                part.attention_dropout = share  # some models hand the number to the kernel
+            elif "attention_dropout" in vars(part):  # a number that a model hands to the kernel
+                vars(part)["attention_dropout"] = share
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Int64 [batch, length], padded on the right -> float32 [batch, dim]."""

@@ -14,6 +14,7 @@ from bioelx_ray.artifacts import sha256_json
 from bioelx_ray.config import TrainConfig
 from bioelx_ray.errors import TrainingError
 from bioelx_ray.retrieval.checkpoints import Checkpoint, State
+from bioelx_ray.retrieval.mining import HardNegatives
 from bioelx_ray.retrieval.step import precision
 
 # These change how fast a run is, or what is kept of it, not what it learns.
@@ -57,6 +58,7 @@ class TrainState:
         half = precision(config, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=half == torch.half)
         self.standing = Standing()
+        self.negatives: HardNegatives | None = None
 
     def pack(self, run: str) -> State:
         """For a checkpoint; `run` is the name that `unpack` compares."""
@@ -67,6 +69,7 @@ class TrainState:
             "weights": {name: weight.detach() for name, weight in self.weights.items()},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "negatives": self.negatives.pack() if self.negatives else {},
         }
 
     def unpack(self, checkpoint: Checkpoint, run: str) -> Self:
@@ -86,6 +89,7 @@ class TrainState:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.standing = Standing(**state["standing"])
+        self.negatives = HardNegatives.unpack(found) if (found := state["negatives"]) else None
         return self
 
     def update(self, lr: float) -> float:

@@ -22,34 +22,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from bioelx_ray.config import TrainConfig
 from bioelx_ray.errors import TrainingError
-from bioelx_ray.retrieval import checkpoints
 from bioelx_ray.retrieval.batches import Batch, Batches
 from bioelx_ray.retrieval.collectives import place
-from bioelx_ray.retrieval.curve import draw
+from bioelx_ray.retrieval.keeping import Keeper
 from bioelx_ray.retrieval.loss import make_loss
-from bioelx_ray.retrieval.metrics_log import METRICS, MetricsLog, read_metrics
-from bioelx_ray.retrieval.schedule import evaluates_after, rate, saves_after
+from bioelx_ray.retrieval.metrics_log import MetricsLog
+from bioelx_ray.retrieval.mining import miner
+from bioelx_ray.retrieval.schedule import evaluates_after, rate, saves_after, windows
 from bioelx_ray.retrieval.step import backward
 from bioelx_ray.retrieval.token_store import TokenStore
-from bioelx_ray.retrieval.train_state import Standing, TrainState, run_name, seed_everything
+from bioelx_ray.retrieval.train_state import TrainState, run_name, seed_everything
 from bioelx_ray.retrieval.watch import Pace, Told, Watch
 
 __all__ = ["Told", "Trained", "Watch", "train"]
 
-CURVE = "curve.svg"
 NAN_BATCH = "nan_batch.json"
 _SKIPPED_AT_MOST = 25
 """Steps in a row that the scaler of fp16 may leave out; it halves its scale at each of them."""
 
 _log = logging.getLogger(__name__)
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,16 +109,16 @@ class _Loop:
         watch: Watch,
     ) -> None:
         self.config, self.workdir, self.group, self.watch = config, workdir, group, watch
-        self.rank, self.world = place(group)
-        self.batches = Batches(store, config, rank=self.rank, world=self.world)
+        rank, world = place(group)
+        self.batches = Batches(store, config, rank=rank, world=world)
         self.state = TrainState(module, config)
-        self.name = run_name(module, config, data=store.fingerprint)
+        name = run_name(module, config, data=store.fingerprint)
+        self.keeper = Keeper(self.state, name=name, workdir=workdir, watch=watch, group=group)
         self.loss = make_loss(config.loss)
+        self.mine = miner(store, config=config, group=group) if config.negatives.every else None
         compiled: Any = torch.compile(module, dynamic=True) if config.compile else module
         self.forward: torch.nn.Module = compiled
-        self.log: MetricsLog | None = None
         self.skipped = 0
-        self.found: Mapping[str, float] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -129,61 +128,49 @@ class _Loop:
 
     def resume(self) -> None:
         """Go to the newest sound checkpoint, if there is one."""
-        if len(set(self._from_all(self.name))) > 1:
-            raise TrainingError("the workers start from other weights, pairs or settings")
-        found = checkpoints.newest(self.workdir) if self.rank == 0 else None
-        step = self._from_first(found.step if found else None)
-        if step is None:
-            return
-        found = found or checkpoints.load(self.workdir, step)
-        blind = [rank for rank, there in enumerate(self._from_all(found is not None)) if not there]
-        if found is None or blind:
-            raise TrainingError(
-                f"{self.workdir}: the workers {blind} do not see the checkpoint of step {step}, "
-                "the first does: the work directory must be on a volume that all mount"
-            )
-        self.state.unpack(found, self.name)
-        _log.info("going on at step %d of %d", step, self.batches.steps)
+        if (step := self.keeper.resume()) is not None:
+            _log.info("going on at step %d of %d", step, self.batches.steps)
 
     def run(self) -> None:
         """Take the steps that are left."""
-        begun = self.state.standing.step
+        begun, steps = self.state.standing.step, self.batches.steps
         with contextlib.ExitStack() as stack:
-            if self.rank == 0:
-                self.log = stack.enter_context(MetricsLog(self.workdir, after=begun))
+            if self.keeper.rank == 0:
+                self.keeper.log = stack.enter_context(MetricsLog(self.workdir, after=begun))
             if self.watch.dev and self.state.standing.best is None:
-                self._settle(evaluates=True, saves=False)
+                self.keeper.settle(evaluates=True, saves=False)
             pace = Pace()
-            for batch in stack.enter_context(contextlib.closing(self.batches.after(begun))):
-                figures = self._step(batch) | pace.lap(len(batch.rows))
-                self._write(batch.step + 1, figures)
-                self._after(batch, figures)
-                if self.is_over:
-                    return
+            for first, end in windows(begun, steps, every=self.config.negatives.every):
+                self._mine(first, end)
                 pace.go_on()
+                batches = self.batches.between(first, end, self.state.negatives)
+                for batch in stack.enter_context(contextlib.closing(batches)):
+                    figures = self._step(batch) | pace.lap(len(batch.rows))
+                    self.keeper.write(batch.step + 1, figures)
+                    self._after(batch, figures)
+                    if self.is_over:
+                        return
+                    pace.go_on()
 
     def finish(self) -> Trained:
         """Take the best weights."""
-        standing, steps = self.state.standing, self.state.standing.step
-        if standing.best is not None and standing.best != steps:
-            if found := checkpoints.load(self.workdir, standing.best):
-                self.state.take_weights(found.state["weights"])
-            else:
-                _log.warning(
-                    "the best weights, of step %d, are lost: these are of step %d",
-                    standing.best,
-                    steps,
-                )
-                standing = replace(standing, best=steps, dev={})
-        self._draw()
+        steps = self.state.standing.step
+        standing = self.keeper.take_best()
         self.state.module.eval()
         step = steps if standing.best is None else standing.best
         return Trained(step=step, steps=steps, dev=standing.dev, stopped=standing.stopped)
 
+    def _mine(self, first: int, end: int) -> None:
+        """Mine for the steps from `first` to before `end`, unless a checkpoint brought it along."""
+        if self.mine and first % self.config.negatives.every == 0:
+            pairs = np.concatenate([self.batches.rows(step) for step in range(first, end)])
+            _log.info("mining hard negatives for %d pairs at step %d", len(pairs), first)
+            self.state.negatives = self.mine(self.state.module, pairs, first)
+
     def _step(self, batch: Batch) -> dict[str, float]:
         config, state = self.config, self.state
         state.module.train()
-        seed_everything(config.seed, batch.step, rank=self.rank)
+        seed_everything(config.seed, batch.step, rank=self.keeper.rank)
         done = backward(
             self.forward,
             batch.texts,
@@ -212,7 +199,7 @@ class _Loop:
 
     def _stop_at(self, batch: Batch, *, loss: float, norm: float) -> NoReturn:
         path = self.workdir / NAN_BATCH
-        if self.rank == 0:
+        if self.keeper.rank == 0:
             store, rows = self.batches.store, batch.rows
             said = self.watch.describe(rows) if self.watch.describe else [{} for _ in rows]
             ids = [[store.text(side).tolist() for side in store.sides[row]] for row in rows]
@@ -231,8 +218,11 @@ class _Loop:
     def _after(self, batch: Batch, figures: Mapping[str, float]) -> None:
         state, steps = self.state, self.batches.steps
         state.standing = replace(state.standing, step=batch.step + 1)
-        evaluates = bool(self.watch.dev) and evaluates_after(batch.step, steps, self.config)
-        saved = self._settle(evaluates=evaluates, saves=saves_after(batch.step, steps, self.config))
+        saved = self.keeper.settle(
+            evaluates=bool(self.watch.dev) and evaluates_after(batch.step, steps, self.config),
+            saves=saves_after(batch.step, steps, self.config),
+            is_last=state.standing.step >= steps,
+        )
         rate_now = figures["pairs_per_second"]
         left = (steps - batch.step - 1) * self.config.batch_pairs / rate_now
         self.watch.report(
@@ -240,84 +230,11 @@ class _Loop:
                 step=batch.step + 1,
                 steps=steps,
                 seconds_left=left,
-                dev=self.found,
+                dev=self.keeper.found,
                 saved=saved,
                 **{name: figures[name] for name in _TOLD},
             )
         )
-
-    def _settle(self, *, evaluates: bool, saves: bool) -> bool:
-        """Evaluate and save where it is time to; give whether there is a checkpoint now.
-
-        The best weights so far are always saved, for the end; where they cannot be, the former
-        best ones stay the best.
-        """
-        state = self.state
-        before = state.standing
-        self.found = None
-        if evaluates:
-            self.found, state.standing = self._from_first(self._evaluated())
-        is_best = evaluates and state.standing.best == before.step
-        if not (saves or is_best or self.is_over):
-            return False
-        saved = self._from_first(self.rank == 0 and self._save())
-        if not saved and self.is_over:
-            raise TrainingError(
-                f"{self.workdir}: the last checkpoint cannot be written: make room and start the "
-                "training again; it goes on at the one before"
-            )
-        if not saved and is_best:
-            state.standing = before
-        return saved
-
-    def _evaluated(self) -> tuple[Mapping[str, float], Standing]:
-        """What an evaluation finds, and the standing after it."""
-        state, dev = self.state, self.watch.dev
-        before = state.standing
-        state.module.eval()
-        with torch.no_grad():
-            by_lang = dict(dev(state.module)) if dev else {}
-        mean = sum(by_lang.values()) / max(1, len(by_lang))
-        self._write(before.step, {"dev": by_lang, "mean": mean})
-        self._draw()
-        if before.mean is None or mean > before.mean:
-            return by_lang, replace(before, best=before.step, mean=mean, dev=by_lang, stale=0)
-        stale = before.stale + 1
-        stopped = bool(self.config.patience) and stale >= self.config.patience
-        return by_lang, replace(before, stale=stale, stopped=stopped)
-
-    def _save(self) -> bool:
-        standing = self.state.standing
-        try:
-            checkpoints.save(
-                self.workdir, standing.step, self.state.pack(self.name), best=standing.best
-            )
-        except OSError as error:
-            _log.warning("no checkpoint at step %d: %s", standing.step, error)
-            return False
-        return True
-
-    def _write(self, step: int, figures: Mapping[str, object]) -> None:
-        if self.log:
-            self.log.write(step, figures)
-
-    def _draw(self) -> None:
-        if self.rank == 0:
-            draw(self.workdir / CURVE, read_metrics(self.workdir / METRICS))
-
-    def _from_all(self, value: _Value) -> list[_Value]:
-        values = [value] * self.world
-        if self.world > 1:
-            dist.all_gather_object(values, value, group=self.group)
-        return values
-
-    def _from_first(self, value: _Value) -> _Value:
-        """What the first worker passes; a barrier."""
-        if self.world == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, group=self.group, group_src=0)
-        return box[0]
 
 
 _TOLD = ("loss", "lr", "gradient_norm", "pairs_per_second")

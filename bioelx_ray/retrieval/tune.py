@@ -21,7 +21,8 @@ from torch.distributed import ProcessGroup
 from bioelx_ray.artifacts import Artifact, open_artifact, sha256_file, sha256_json
 from bioelx_ray.config import Config
 from bioelx_ray.console import showing_progress
-from bioelx_ray.errors import ConfigError, EncoderError
+from bioelx_ray.errors import ArtifactMismatch, ConfigError, EncoderError
+from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.retrieval.adapter import adapter_tensors, prepare, save_adapter
 from bioelx_ray.retrieval.batched import BatchedEncoder
 from bioelx_ray.retrieval.batches import described
@@ -32,6 +33,7 @@ from bioelx_ray.retrieval.low_rank import compress
 from bioelx_ray.retrieval.model_card import Card
 from bioelx_ray.retrieval.model_directory import write_model_directory
 from bioelx_ray.retrieval.model_files import ModelFiles, locate
+from bioelx_ray.retrieval.negatives import concept_ids, shared_keys
 from bioelx_ray.retrieval.together import together
 from bioelx_ray.retrieval.token_store import open_store
 from bioelx_ray.retrieval.torch_engine import Pooled, torch_forward
@@ -49,7 +51,8 @@ class Order:
     """What to train on, from what, and where to.
 
     `dev` is an artifact of the kind ``development``. `work` keeps checkpoints and metrics, a
-    directory a run, and is to lie where all workers see it. `threads` 0 leaves torch's number.
+    directory a run, and is to lie where all workers see it. `kb` is the knowledge base of the
+    pairs, which hard negatives need. `threads` 0 leaves torch's number.
     """
 
     pairs: Path
@@ -57,6 +60,7 @@ class Order:
     work: Path
     config: Config
     dev: Path | None = None
+    kb: Path | None = None
     form: Form = "auto"
     threads: int = 0
 
@@ -79,10 +83,24 @@ def checked(order: Order) -> Order:
             "be put: set encoder.adapter to none, or publish a directory"
         )
     if config.train.negatives.every:
-        raise ConfigError("train.negatives.every must be 0: training mines no hard negatives yet")
+        _check_kb(order.kb, pairs)
     if order.dev:
         _check_development(order.dev, pairs)
     return replace(order, form=form)
+
+
+def _check_kb(path: Path | None, pairs: Artifact) -> None:
+    if path is None:
+        raise ConfigError(
+            "train.negatives.every asks for hard negatives, and which are safe stands in the "
+            "knowledge base that the pairs were built from: give it, too"
+        )
+    found, expected = open_artifact(path, "kb").manifest.fingerprint, pairs.manifest.inputs["kb"]
+    if found != expected:
+        raise ArtifactMismatch(
+            f"{pairs.path} was built from another knowledge base ({expected[:19]}…) than {path} "
+            f"({found[:19]}…): hard negatives need the pairs' own"
+        )
 
 
 def _check_development(path: Path, pairs: Artifact) -> None:
@@ -142,15 +160,19 @@ def tune(
                 _tell(step)
             report(step)
 
+        store = open_store(
+            pairs,
+            load_tokens(base.path, max_length=config.train.max_length),
+            prefix=base.prefix,
+            home=order.work,
+            progress=progress if is_first else lambda *_: None,
+        )
+        if order.kb and config.train.negatives.every:
+            shared = shared_keys(KnowledgeBase.open(order.kb), concept_ids(pairs))
+            store = replace(store, shared=shared)
         trained = train(
             module,
-            open_store(
-                pairs,
-                load_tokens(base.path, max_length=config.train.max_length),
-                prefix=base.prefix,
-                home=order.work,
-                progress=progress if is_first else lambda *_: None,
-            ),
+            store,
             config=config.train,
             workdir=order.work / run_name(order),
             group=group,

@@ -32,6 +32,7 @@ from bioelx_ray.retrieval.adapter import (
 from bioelx_ray.retrieval.encoder import load_pooled, open_encoder
 from bioelx_ray.retrieval.low_rank import compress, factors
 from bioelx_ray.retrieval.model_files import ADAPTER_WEIGHTS, locate
+from bioelx_ray.retrieval.torch_engine import Pooled
 from tests.encoders import tiny_bert
 
 KINDS = [
@@ -519,3 +520,18 @@ def test_head_of_another_file_is_read(tmp_path, files, pooled):
     load_adapter(path, pooled, base=files.base)
     assert pooled.head.weight.dtype == torch.float32
     torch.testing.assert_close(vectors(pooled), before)
+
+
+def test_dropout_reaches_every_layer(pooled):
+    pooled.set_dropout(0.25)
+    parts = [part for part in pooled.modules() if isinstance(part, torch.nn.Dropout)]
+    assert len(parts) > 4
+    assert {part.p for part in parts} == {0.25}
+
+
+def test_dropout_of_a_model_that_hands_the_number_to_the_kernel():
+    attention = torch.nn.Linear(2, 2)
+    attention.attention_dropout = 0.1
+    module = Pooled(torch.nn.Sequential(attention), pooling="mean")
+    module.set_dropout(0.0)
+    assert attention.attention_dropout == 0.0

@@ -206,7 +206,7 @@ def test_epochs_and_seeds_differ(store):
 @pytest.mark.parametrize("start", [0, 3, 10, 11, 12])
 def test_batches_made_ahead_are_the_same(store, start):
     batches = Batches(store, TrainConfig(batch_pairs=10))
-    ahead = list(batches.after(start))
+    ahead = list(batches.between(start, 12))
     assert [batch.step for batch in ahead] == list(range(start, 12))
     for batch in ahead:
         again = batches.batch(batch.step)
@@ -215,7 +215,7 @@ def test_batches_made_ahead_are_the_same(store, start):
 
 
 def test_batches_made_ahead_may_be_left(store):
-    batches = Batches(store, TrainConfig(batch_pairs=2)).after(0)
+    batches = Batches(store, TrainConfig(batch_pairs=2)).between(0, 57)
     assert next(batches).step == 0
     batches.close()
 
@@ -224,7 +224,7 @@ def test_an_error_of_the_thread_is_raised(store, monkeypatch):
     batches = Batches(store, TrainConfig(batch_pairs=10))
     monkeypatch.setattr(batches, "rows", lambda step: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        next(batches.after(0))
+        next(batches.between(0, 12))
 
 
 def test_a_store_is_small_beside_its_pairs(tmp_path):

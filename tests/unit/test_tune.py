@@ -1,4 +1,6 @@
+import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import torch
 
 from bioelx_ray.artifacts import open_artifact
 from bioelx_ray.config import Config, EncoderConfig, PairsConfig
-from bioelx_ray.errors import ArtifactNotFound, ConfigError, EncoderError
+from bioelx_ray.errors import ArtifactMismatch, ArtifactNotFound, ConfigError, EncoderError
 from bioelx_ray.kb.pairs import build_pairs
 from bioelx_ray.retrieval.development import EXCLUDE, build_development
 from bioelx_ray.retrieval.encoder import open_encoder
@@ -145,8 +147,36 @@ def test_the_best_step_on_held_out_aliases_is_published(home, caplog):
     assert run_name(other) != run_name(asked) != run_name(given)
 
 
+def test_hard_negatives_need_the_knowledge_base_of_the_pairs(home, caplog):
+    aliases = [
+        alias(n, lang, f"{word} {n:02}")
+        for n in range(30)
+        for lang, word in {"de": "Herz", "en": "heart"}.items()
+    ]
+    kb, other = made_kb(home / "kb", aliases), made_kb(home / "other", aliases[:20])
+    build_pairs(home / "drawn", kb, config=PairsConfig(), progress=silent)
+    given = order(home, negatives={"every": 2})
+    asked = replace(given, pairs=home / "drawn", kb=kb.artifact.path)
+    with caplog.at_level(logging.INFO):
+        assert "of step 4 of 4" in tune(checked(asked), device=CPU)
+    assert "mining hard negatives for 30 pairs at step 2" in caplog.text
+    with pytest.raises(ArtifactMismatch, match="hard negatives need the pairs' own"):
+        checked(replace(asked, kb=other.artifact.path))
+
+
+def test_dropout_is_set(home):
+    model = json.loads((home / "model" / "config.json").read_text())
+    assert model["hidden_dropout_prob"] > 0
+    found = []
+    for dropout in (None, 0.0, 0.5):
+        given = replace(order(home, dropout=dropout), out=home / f"out-{dropout}")
+        tune(checked(given), device=CPU)
+        found.append(encoded(home, model=str(given.out)))
+    assert all(np.abs(found[a] - found[b]).max() > 1e-4 for a, b in [(0, 1), (1, 2), (0, 2)])
+
+
 def test_mistakes_are_found_before_training(home):
-    with pytest.raises(ConfigError, match="mines no hard negatives yet"):
+    with pytest.raises(ConfigError, match="which are safe stands in the knowledge base"):
         checked(order(home, negatives={"every": 10}))
     with pytest.raises(ArtifactNotFound, match="no artifact at"):
         checked(
