@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,29 @@ class Tokens:
         return found
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without its progress bars and its report: what matters of them is raised."""
+    from transformers.utils import logging as verbosity
+
+    level, bars = verbosity.get_verbosity(), verbosity.is_progress_bar_enabled()
+    verbosity.set_verbosity_error()
+    verbosity.disable_progress_bar()
+    try:
+        yield
+    finally:
+        verbosity.set_verbosity(level)
+        if bars:
+            verbosity.enable_progress_bar()
+
+
 def _load(model: str) -> Any:  # noqa: ANN401 (transformers is untyped)
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
-            model, local_files_only=Path(model).is_dir(), trust_remote_code=False
-        )
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(
+                model, local_files_only=Path(model).is_dir(), trust_remote_code=False
+            )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise EngineError(f"{model}: transformers finds no tokenizer ({error})") from error

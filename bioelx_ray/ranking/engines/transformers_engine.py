@@ -17,7 +17,7 @@ from bioelx_ray.errors import EngineError, EngineTimeout
 from bioelx_ray.ranking.engine import Answered, Prompt, until
 from bioelx_ray.ranking.engines.identity import model_identity
 from bioelx_ray.ranking.engines.prefixes import Shared, batches
-from bioelx_ray.ranking.engines.tokens import Tokens
+from bioelx_ray.ranking.engines.tokens import Tokens, quiet_transformers
 
 
 class TransformersEngine:
@@ -146,14 +146,15 @@ def _load(config: TransformersConfig, device: torch.device) -> Any:  # noqa: ANN
     # half precision on a CPU without matrix units is many times slower than single
     default = "float32" if device.type == "cpu" else "auto"
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            config.model,
-            dtype=default if config.dtype == "auto" else config.dtype,
-            local_files_only=Path(config.model).is_dir(),
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        with quiet_transformers():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                config.model,
+                dtype=default if config.dtype == "auto" else config.dtype,
+                local_files_only=Path(config.model).is_dir(),
+                output_loading_info=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise EngineError(
             f"{config.model}: transformers cannot load the model ({error})"
