@@ -127,7 +127,8 @@ class RankingConfig(Section):
     """Stage 2. Without an `engine` it keeps the retriever's order.
 
     `calibration` is the artifact fitted for this engine, prompt and retriever. Without one the
-    weights are these two, and the links are marked uncalibrated. A link that scores below
+    weights are these two, and the links are marked uncalibrated; the retriever's is small, so that
+    it orders what the ranker does not tell apart. A link that scores below
     `nil_threshold` is NIL; left out, the calibration's threshold holds, if it has one.
     """
 
@@ -137,7 +138,7 @@ class RankingConfig(Section):
     scoring: ScoringConfig = ScoringConfig()
     calibration: str | None = None
     ranker_weight: float = Field(default=1.0, ge=0)
-    retrieval_weight: float = Field(default=0.0, ge=0)
+    retrieval_weight: float = Field(default=0.01, ge=0)
 
     @model_validator(mode="after")
     def _weighs(self) -> RankingConfig:

@@ -112,9 +112,13 @@ class LlmRanker:
         return evidence
 
     def close(self) -> None:
-        """Free the engine."""
-        self._loop.run(self._engine.close())
+        """See `close_async`; for callers that have no event loop."""
+        self._loop.run(self.close_async())
         self._loop.stop()
+
+    async def close_async(self) -> None:
+        """Free the engine, in the event loop that it was used in."""
+        await self._engine.close()
 
     async def _ask(self, asked: Sequence[Asked], deadline: float | None) -> list[Values]:
         if not asked:

@@ -23,12 +23,12 @@ _BRACKET = re.compile(r"(?<=\[)(?=/?[A-Z][A-Z_0-9 ]+\])")  # [INST], [/INST], [C
 
 def plain_text(special_tokens: Iterable[str] = ()) -> Plain:
     """The cleaning for a model with these special tokens. Applied twice it changes nothing more."""
-    wanted = {t for t in special_tokens if len(t) > 1 and not t.isspace()}
+    # Some models have thousands, nearly all of which the general rules part already.
+    wanted = {t for t in special_tokens if len(t) > 1 and not t.isspace() and _tagless(t) == t}
     tokens = tuple(sorted(wanted, key=lambda t: (-len(t), t)))
 
     def plain(text: str) -> str:
-        line = " ".join(visible(text).split())
-        return _parted(_BRACKET.sub(" ", _TAG.sub(" ", line)), tokens)
+        return _parted(_tagless(" ".join(visible(text).split())), tokens)
 
     return plain
 
@@ -36,6 +36,10 @@ def plain_text(special_tokens: Iterable[str] = ()) -> Plain:
 def visible(text: str) -> str:
     """Without halves of surrogate pairs, control characters other than white space, and tags."""
     return _UNSEEN.sub("", _HALF.sub("\ufffd", text))
+
+
+def _tagless(text: str) -> str:
+    return _BRACKET.sub(" ", _TAG.sub(" ", text))
 
 
 def _parted(text: str, tokens: tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ Count = Callable[[str], int]
 
 CUT = "…"
 
-_CODE_POINTS_A_TOKEN = 16
+_CODE_POINTS_A_TOKEN = 8
 """More than a tokenizer's tokens have on average: what lies beyond is not looked at."""
 
 _GRAPHEME = regex.compile(r"\X")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import re
+import threading
 import time
 
 import numpy as np
@@ -28,6 +29,7 @@ from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.linker import Linker, open_ranker, retriever_name
 from bioelx_ray.ranking.calibration import build_calibration, judge
 from bioelx_ray.ranking.llm_ranker import LlmRanker, open_llm_ranker
+from bioelx_ray.ranking.loop import NAME
 from bioelx_ray.ranking.ranker import PassThroughRanker
 from bioelx_ray.records import Candidate, GoldMention, Mention
 from bioelx_ray.retrieval import retriever as stage_one
@@ -183,11 +185,11 @@ def test_the_engine_decides_and_the_link_says_who_did(kb):
 
 def test_only_the_first_candidates_are_asked_about_and_the_rest_stays_behind(kb):
     engine = knows(9)
-    ranker = llm(kb, engine, scoring=ScoringConfig(depth=3), retrieval_weight=1.0)
-    (link,) = ranker.rank([MENTIONS[0]], [candidates(*range(10))])
+    ranker = llm(kb, engine, scoring=ScoringConfig(depth=3))
+    (link,) = ranker.rank([MENTIONS[0]], [candidates(*reversed(range(10)))])
     assert len(engine.asked) == 3
-    assert link.concept_id == "t:00"
-    assert [c.concept_id for c in link.candidates] == [f"t:{n:02}" for n in range(10)]
+    assert link.concept_id == "t:09"
+    assert [c.concept_id for c in link.candidates] == [f"t:{n:02}" for n in reversed(range(10))]
 
 
 def test_documents_stay_together_in_their_order(kb):
@@ -312,7 +314,25 @@ def test_the_asynchronous_way_is_cancelled_with_its_caller(kb, model):
         return time.perf_counter() - start
 
     assert asyncio.run(cancelled()) < 1
+    asyncio.run(ranker.close_async())
+
+
+def test_a_ranker_that_cannot_tell_keeps_the_retrievers_order(kb):
+    deaf = ScriptedEngine(lambda _: dict.fromkeys(YES_NO, -9.0))
+    (link,) = llm(kb, deaf).rank([MENTIONS[0]], [candidates(*reversed(range(64)))])
+    assert [c.concept_id for c in link.candidates] == [f"t:{n:02}" for n in reversed(range(64))]
+
+
+def test_closing_frees_the_engine_and_its_thread(kb, model):
+    engine = TransformersConfig(model=str(model), device="cpu")
+    ranker = open_llm_ranker(RankingConfig(engine=engine), kb, retriever="r")
+    before = set(threading.enumerate())
+    ranker.rank(MENTIONS[:1], PROPOSED[:1])
+    (loop,) = {t for t in threading.enumerate() if t.name == NAME} - before
     ranker.close()
+    loop.join(5)
+    assert not loop.is_alive()
+    assert ranker._engine._model is None
 
 
 def test_both_stages_in_one_process(tmp_path):
