@@ -37,7 +37,9 @@ def card_maker(
     @lru_cache(maxsize=_KEPT)
     def made(concept_id: str, matched: str, lang: str) -> str:
         concept = kb.concept(concept_id)
-        near = _near(kb.aliases_of(concept_id), lang, limit=config.aliases)
+        near = near_aliases(
+            kb.aliases_of(concept_id), lang, name=concept.name, limit=config.aliases
+        )
         names = _distinct(concept.name, chain([matched], near) if config.aliases else ())
         values = {
             "name": concept.name,
@@ -55,9 +57,17 @@ def card_maker(
     return card
 
 
-def _near(aliases: Iterable[Alias], lang: str, *, limit: int) -> Iterator[str]:
-    """Aliases in a language and in English, `limit` of each, preferred ones first."""
-    short = [alias for alias in aliases if len(alias.text) <= _ALIAS_CODE_POINTS]
+def near_aliases(aliases: Iterable[Alias], lang: str, *, name: str, limit: int) -> Iterator[str]:
+    """Aliases in a language, then in English, `limit` of each, preferred ones first.
+
+    Those with the form of the name are passed over, and those too long to be a name.
+    """
+    form = normalise(name)
+    short = [
+        alias
+        for alias in aliases
+        if len(alias.text) <= _ALIAS_CODE_POINTS and normalise(alias.text) != form
+    ]
     short.sort(key=lambda alias: not alias.preferred)
     for tag in dict.fromkeys([_primary(lang), _ENGLISH]):
         texts = [alias.text for alias in short if _primary(alias.lang) == tag]

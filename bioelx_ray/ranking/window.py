@@ -19,6 +19,8 @@ CUT = "…"
 
 _CODE_POINTS_A_TOKEN = 8
 """More than a tokenizer's tokens have on average: what lies beyond is not looked at."""
+_LONGEST_GRAPHEME = 64
+"""Code points. Emoji families have 11; only a text made to annoy stacks more marks on a letter."""
 
 _GRAPHEME = regex.compile(r"\X")
 _QUOTES = "[\"'”’»」』）)\\]]*"
@@ -44,13 +46,13 @@ def head(text: str, budget: int, *, count: Count) -> str:
 
 def tail(text: str, budget: int, *, count: Count) -> str:
     """The longest end of whole graphemes that has at most `budget` tokens."""
-    near = text[max(0, len(text) - _reach(budget)) :]
-    if len(near) == len(text) and count(text) <= budget:
+    start = max(0, len(text) - _reach(budget) - _LONGEST_GRAPHEME)
+    near = text[start:]
+    if not start and count(text) <= budget:
         return text
-    starts = [match.start() for match in _GRAPHEME.finditer(near)]
-    if len(near) < len(text):
-        starts = starts[1:]
-    starts.reverse()
+    # a family cut in two looks like a person or two, so nothing begins there
+    least = _LONGEST_GRAPHEME if start else 0
+    starts = [m.start() for m in _GRAPHEME.finditer(near) if m.start() >= least][::-1]
     fitting = bisect_right(starts, budget, key=lambda start: count(near[start:]))
     return near[starts[fitting - 1] :] if fitting else ""
 
@@ -68,13 +70,13 @@ def without_middle(text: str, budget: int, *, count: Count) -> str:
     """A text that fits, or its two ends around an ellipsis: a mention never vanishes.
 
     Where the budget holds not even one grapheme of each end, these are kept all the same, unless
-    they are longer than 64 code points.
+    they are longer than any of a real text.
     """
     if len(text) <= _reach(budget) and count(text) <= budget:
         return text
     half = max(1, (budget - count(CUT)) // 2)
-    first = head(text, half, count=count) or _GRAPHEME.findall(text[:64])[0]
-    last = tail(text, half, count=count) or _GRAPHEME.findall(text[-64:])[-1]
+    first = head(text, half, count=count) or _GRAPHEME.findall(text[:_LONGEST_GRAPHEME])[0]
+    last = tail(text, half, count=count) or _GRAPHEME.findall(text[-_LONGEST_GRAPHEME:])[-1]
     return f"{first.rstrip()} {CUT} {last.lstrip()}"
 
 
@@ -93,7 +95,7 @@ def around(left: str, right: str, budget: int, *, count: Count) -> tuple[str, st
 
 
 def _reach(budget: int) -> int:
-    return _CODE_POINTS_A_TOKEN * budget + 64
+    return _CODE_POINTS_A_TOKEN * budget + _LONGEST_GRAPHEME
 
 
 def _to_sentence(text: str, kept: str) -> str:

@@ -220,6 +220,21 @@ def test_the_precision_is_reached_on_other_data(method):
     assert passed.mean() > 0.2
 
 
+def test_what_is_held_out_was_not_fitted_on():
+    judged = made(30)
+    config = CalibrationConfig()
+    before = fusion.held_out(judged, config=config, use_ranker=True)
+    item = judged[7]
+    judged[7] = Judged(
+        ranker=item.ranker, retrieval=item.retrieval, gold=~item.gold, group=item.group
+    )
+    after = fusion.held_out(judged, config=config, use_ranker=True)
+    same = [bool((a == b).all()) for a, b in zip(before, after, strict=True)]
+    part = fusion.parts(judged, config.folds)
+    assert same == [number == part[7] for number in part]
+    assert all(len({part[row] for row in range(3 * d, 3 * d + 3)}) == 1 for d in range(10))
+
+
 def test_too_few_documents_are_an_error():
     with pytest.raises(InputError, match="3 documents of development mentions"):
         fit(made(9), CalibrationConfig())

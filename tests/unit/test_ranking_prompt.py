@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from bioelx_ray.config_ranking import PromptConfig
 from bioelx_ray.errors import ConfigError, InputError
 from bioelx_ray.ranking import template as templates
+from bioelx_ray.ranking.card import near_aliases
 from bioelx_ray.ranking.engine import Message
 from bioelx_ray.ranking.plain import plain_text
 from bioelx_ray.ranking.prompt import Prompts
 from bioelx_ray.ranking.template import CLOSING, OPENING, open_template
 from bioelx_ray.ranking.window import abridged, around, code_points, head, tail, without_middle
-from bioelx_ray.records import Candidate, Mention, mention_in
+from bioelx_ray.records import Alias, Candidate, Mention, mention_in
 from bioelx_ray.testing import ScriptedEngine, small_kb
 
 TEXTS = {
@@ -234,6 +235,15 @@ def test_cuts_fall_between_graphemes_and_keep_to_the_budget(text, budget):
     assert len(first) == max(end for end in ends if end <= budget)
 
 
+def test_what_lies_beyond_the_reach_is_cut_between_graphemes_too():
+    family = "👨‍👩‍👧"
+    for budget in (1, 2):  # hundred code points a token: all that is looked at would fit
+        first = head(family * 500, budget, count=lambda text: len(text) // 100)
+        last = tail(family * 500, budget, count=lambda text: len(text) // 100)
+        assert len(first) % len(family) == len(last) % len(family) == 0
+        assert min(len(first), len(last)) > 60
+
+
 def test_what_is_cut_says_so():
     assert abridged("short", 10, count=code_points) == "short"
     assert abridged("a longer text of words", 11, count=code_points) == "a longer…"
@@ -251,6 +261,28 @@ def test_a_card_has_names_types_and_definition(kb):
     assert plain == "Myocardial infarction (disorder). Necrosis of the myocardium."
     bare = prompts.card(candidate("umls:C0027530", "boyun", "tr"), "und")
     assert bare == "neck (anatomy). Also called: boyun"
+
+
+def test_the_aliases_of_a_card_are_few_and_well_chosen():
+    def alias(text, lang, preferred=False):
+        return Alias(concept_id="t:1", text=text, lang=lang, source="s", preferred=preferred)
+
+    aliases = [
+        alias("alpha", "de"),
+        alias("beta", "de", preferred=True),
+        alias("the NAME", "en", preferred=True),
+        alias("gamma", "en"),
+        alias("x" * 121, "en", preferred=True),
+        alias("delta", "en-GB", preferred=True),
+        alias("epsilon", "fr", preferred=True),
+    ]
+    for lang, limit, wanted in (
+        ("de-AT", 1, ["beta", "delta"]),
+        ("de", 9, ["beta", "alpha", "delta", "gamma"]),
+        ("en", 9, ["delta", "gamma"]),
+        ("und", 1, ["delta"]),
+    ):
+        assert list(near_aliases(aliases, lang, name="The name", limit=limit)) == wanted
 
 
 def test_a_card_keeps_to_its_budget(kb):

@@ -6,6 +6,7 @@ import random
 import re
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -321,6 +322,13 @@ def test_a_ranker_that_cannot_tell_keeps_the_retrievers_order(kb):
     deaf = ScriptedEngine(lambda _: dict.fromkeys(YES_NO, -9.0))
     (link,) = llm(kb, deaf).rank([MENTIONS[0]], [candidates(*reversed(range(64)))])
     assert [c.concept_id for c in link.candidates] == [f"t:{n:02}" for n in reversed(range(64))]
+
+
+def test_ties_go_by_concept_id(kb):
+    deaf = ScriptedEngine(lambda _: dict.fromkeys(YES_NO, -9.0))
+    tied = tuple(replace(c, score=0.5) for c in candidates(5, 3, 9, 1))
+    (link,) = llm(kb, deaf).rank([MENTIONS[0]], [tied])
+    assert [c.concept_id for c in link.candidates] == ["t:01", "t:03", "t:05", "t:09"]
 
 
 def test_closing_frees_the_engine_and_its_thread(kb, model):
