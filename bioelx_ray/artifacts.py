@@ -31,7 +31,9 @@ from bioelx_ray.errors import (
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-Kind = Literal["kb", "kb-delta", "pairs", "development", "encoder", "adapter", "index"]
+Kind = Literal[
+    "kb", "kb-delta", "pairs", "development", "encoder", "adapter", "index", "calibration"
+]
 _OLD = ".old"
 _log = logging.getLogger(__name__)
 

@@ -6,19 +6,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from bioelx_ray.config_ranking import CalibrationConfig
+from bioelx_ray.config_ranking import RankingConfig as RankingConfig
 from bioelx_ray.errors import ConfigError
 from bioelx_ray.records import MappingKind
+from bioelx_ray.section import Section as Section
 
 RetrieverName = Literal["dense", "lexical", "hybrid"]
 EngineName = Literal["auto", "torch", "onnx-int8"]
-
-
-class Section(BaseModel):
-    """Base of the sections: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class IdProperty(Section):
@@ -216,12 +213,6 @@ class RetrievalConfig(Section):
     top_k: int = Field(default=64, ge=1, le=1024)
 
 
-class RankingConfig(Section):
-    """Stage 2: when to answer NIL."""
-
-    nil_threshold: float | None = Field(default=None, ge=-1, le=1)
-
-
 class Config(Section):
     """All sections. A function gets its section, never the whole."""
 
@@ -232,6 +223,7 @@ class Config(Section):
     index: IndexConfig = IndexConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     ranking: RankingConfig = RankingConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
 
 
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:

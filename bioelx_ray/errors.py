@@ -12,6 +12,8 @@
     │   ├── ArtifactCorrupt      a file's checksum, size or format is wrong
     │   └── ArtifactMismatch     sound, but it does not fit what it is used with
     ├── EncoderError             an encoder cannot be loaded, exported or run
+    ├── EngineError              a ranker's model cannot be loaded, reached or run
+    │   └── EngineTimeout        the deadline passed before the model had answered
     ├── TrainingError            a training cannot go on, or its result cannot be kept
     └── IndexBuildError          an index misses the recall that it must reach
 
@@ -57,6 +59,14 @@ class ArtifactMismatch(ArtifactError):
 
 class EncoderError(BioelxError):
     """An encoder cannot be loaded, exported or run."""
+
+
+class EngineError(BioelxError):
+    """A ranker's model cannot be loaded, reached or run."""
+
+
+class EngineTimeout(EngineError):
+    """The deadline passed before a ranker's model had answered."""
 
 
 class TrainingError(BioelxError):

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bioelx_ray.config import EncoderConfig, RetrievalConfig, RetrieverName
+from bioelx_ray.artifacts import open_artifact
+from bioelx_ray.config import EncoderConfig, RankingConfig, RetrievalConfig, RetrieverName
+from bioelx_ray.kb.store import KnowledgeBase
 from bioelx_ray.ranking.ranker import PassThroughRanker, Ranker
 from bioelx_ray.records import Link, Mention
 from bioelx_ray.retrieval import retriever as stage_one
@@ -17,7 +19,7 @@ from bioelx_ray.retrieval.encoder import open_encoder
 from bioelx_ray.retrieval.opened import open_index
 from bioelx_ray.retrieval.retriever import Filter, Retriever
 
-__all__ = ["Linker", "PassThroughRanker", "open_retriever"]
+__all__ = ["Linker", "PassThroughRanker", "open_ranker", "open_retriever", "retriever_name"]
 
 
 class Linker:
@@ -61,3 +63,30 @@ def open_retriever(
         return stage_one.lexical(opened)
     make = stage_one.dense if name == "dense" else stage_one.hybrid
     return make(opened, open_encoder(settings))
+
+
+def open_ranker(config: RankingConfig, kb: KnowledgeBase, *, retriever: str) -> Ranker:
+    """The ranker that is configured, its engine opened; without an engine retrieval decides.
+
+    `retriever` is what `retriever_name` says of the one that proposes.
+
+    Raises:
+        ConfigError: there is no such template, or a key is not set.
+        EngineError: the engine cannot be opened.
+        ArtifactError: the calibration is missing, damaged, or was fitted to other scores.
+    """
+    if config.engine is None:
+        return PassThroughRanker(config)
+    from bioelx_ray.ranking.llm_ranker import open_llm_ranker
+
+    return open_llm_ranker(config, kb, retriever=retriever)
+
+
+def retriever_name(index: Path, retrieval: RetrievalConfig | None = None) -> str:
+    """Names what scores the candidates: a kind of retriever over vectors of an encoder.
+
+    Raises:
+        ArtifactError: the index is missing or damaged.
+    """
+    encoder = open_artifact(index, "index").manifest.inputs["encoder"]
+    return f"{(retrieval or RetrievalConfig()).retriever} {encoder}"

@@ -106,18 +106,28 @@ class Mention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A concept that stage 1 proposes, with the alias that matched. Higher scores are better."""
+    """A concept that stage 1 proposes, with the alias that matched. Higher scores are better.
+
+    Stage 2 replaces `score` by its own and keeps stage 1's as `retrieval_score`. While that is
+    None, `score` is stage 1's.
+    """
 
     concept_id: str
     alias: str
     lang: str
     source: str
     score: float
+    retrieval_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """The decision about a mention. `concept_id` is None for NIL: no concept fits."""
+    """The decision about a mention. `concept_id` is None for NIL: no concept fits.
+
+    `ranker` names the model that ranked, `prompt` the version of the template that it read, and
+    `calibration` what its scores were calibrated with. Without a calibration (empty) `score` is
+    uncalibrated: it orders, but it is no probability.
+    """
 
     mention: Mention
     concept_id: str | None
@@ -125,6 +135,9 @@ class Link:
     candidates: tuple[Candidate, ...]
     decided_by: DecidedBy
     reason: str = ""
+    ranker: str = ""
+    prompt: str = ""
+    calibration: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,7 @@ SCHEMAS: dict[type[Any], pa.Schema] = {
             pa.field("lang", pa.string(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
             pa.field("score", pa.float32(), nullable=False),
+            pa.field("retrieval_score", pa.float32()),
         ]
     ),
 }

@@ -5,7 +5,9 @@ They pass the same contract tests as the real parts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from bioelx_ray.config import EncoderConfig, IndexConfig
 from bioelx_ray.kb.harvest import build_kb
 from bioelx_ray.kb.sources import from_file
 from bioelx_ray.kb.store import KnowledgeBase
+from bioelx_ray.ranking.engine import Answered, Prompt, until
 from bioelx_ray.retrieval.build import build_index
 from bioelx_ray.retrieval.ngrams import ngrams
 
@@ -62,6 +65,64 @@ class HashEncoder:
         vectors[~vectors.any(axis=1)] = 1
         unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit
+
+
+Script = Callable[[str], Mapping[str, float]]
+"""A prompt's text -> log-probabilities of answers at its next token."""
+
+_ONE_TOKEN = re.compile(r" ?\w+")
+
+
+class ScriptedEngine:
+    """Answers as a script says, or by a hash: deterministic, and it knows nothing.
+
+    A word, with or without a space before it, is one token. What the script does not mention is as
+    likely as the hash of prompt and answer says.
+
+    Attributes:
+        asked: the texts of the prompts so far, in order.
+    """
+
+    def __init__(self, script: Script | None = None, *, identity: str = "scripted") -> None:
+        self._script = script
+        self.identity = identity
+        self.special_tokens = frozenset({"<|im_start|>", "<|im_end|>", "<think>", "</think>"})
+        self.asked: list[str] = []
+
+    def count(self, text: str) -> int:
+        """See `Engine.count`; code points."""
+        return len(text)
+
+    async def logprobs(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, deadline: float | None = None
+    ) -> Answered:
+        """See `Engine.logprobs`."""
+        async with until(deadline):
+            rows = [self._row(_text(prompt), answers) for prompt in prompts]
+        found = np.array(rows, dtype=np.float64).reshape(len(prompts), len(answers))
+        return Answered(logprobs=found, exact=np.ones(found.shape, dtype=np.bool_))
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+
+    def _row(self, text: str, answers: Sequence[str]) -> list[float]:
+        self.asked.append(text)
+        said = self._script(text) if self._script else {}
+        return [said.get(answer, _hashed(text, answer)) for answer in answers]
+
+
+def _text(prompt: Prompt) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{message.role}: {message.content}" for message in prompt)
+
+
+def _hashed(text: str, answer: str) -> float:
+    """Between -16 and -8, so that the probabilities of a thousand answers stay below 1."""
+    if not _ONE_TOKEN.fullmatch(answer):
+        return -np.inf
+    digest = blake2b(f"{text}\0{answer}".encode("utf-8", "replace"), digest_size=8).digest()
+    return -16 + 8 * int.from_bytes(digest, "big") / 2**64
 
 
 def small_kb(directory: Path) -> KnowledgeBase:

@@ -15,6 +15,7 @@ RECORDS = [
     Alias(concept_id="hp:1", text="ไข้", lang="th", source="s", preferred=True),
     Mention(text="x", lang="he", left="l", right="r", document_id="d", start=1, end=2),
     Candidate(concept_id="hp:1", alias="a", lang="en", source="s", score=0.5),
+    Candidate(concept_id="hp:1", alias="a", lang="en", source="s", score=0.5, retrieval_score=0.25),
 ]
 
 

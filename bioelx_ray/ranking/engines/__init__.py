@@ -1,0 +1,1 @@
+"""The engines: transformers in this process, an OpenAI-compatible server, vLLM in process."""
