@@ -265,6 +265,30 @@ def test_with_a_calibration_the_score_is_a_probability(kb, tmp_path):
     assert np.mean([link.score for _, link in answered]) == pytest.approx(np.mean(right), abs=0.06)
 
 
+def test_an_engine_that_knows_nothing_costs_nothing(kb, tmp_path):
+    gold, proposed, _ = development(800)
+    mentions = [item.mention for item in gold]
+    half = 400
+    first = llm(kb, ScriptedEngine())
+    evidence = first.evidence(mentions[:half], proposed[:half])
+    assert np.std(np.concatenate(evidence)) > 0.5  # it says something, at random
+    judged = judge(gold[:half], proposed[:half], evidence)
+    build_calibration(tmp_path / "c", judged, config=CalibrationConfig(), binding=first.binding)
+
+    def recall(ranker):
+        links = ranker.rank(mentions[half:], proposed[half:])
+        return np.mean(
+            [
+                link.candidates[0].concept_id in item.concept_ids
+                for item, link in zip(gold[half:], links, strict=True)
+            ]
+        )
+
+    retrieval = recall(PassThroughRanker())
+    assert recall(llm(kb, ScriptedEngine(), calibration=str(tmp_path / "c"))) >= retrieval - 0.005
+    assert recall(first) < retrieval - 0.05  # uncalibrated it would cost much
+
+
 def test_a_calibration_of_another_engine_prompt_or_setting_is_refused(kb, tmp_path):
     gold, proposed, script = development(60)
     engine = ScriptedEngine(script)
