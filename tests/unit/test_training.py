@@ -22,10 +22,11 @@ from bioelx_ray.retrieval import checkpoints
 from bioelx_ray.retrieval.adapter import prepare
 from bioelx_ray.retrieval.batches import described
 from bioelx_ray.retrieval.curve import draw
-from bioelx_ray.retrieval.metrics_log import MetricsLog, read_metrics
+from bioelx_ray.retrieval.keeping import CURVE
+from bioelx_ray.retrieval.metrics_log import METRICS, MetricsLog, read_metrics
 from bioelx_ray.retrieval.schedule import evaluates_after, rate, saves_after
 from bioelx_ray.retrieval.token_store import open_store
-from bioelx_ray.retrieval.training import CURVE, METRICS, NAN_BATCH, Watch, train
+from bioelx_ray.retrieval.training import NAN_BATCH, Watch, train
 from tests.training import (
     byte_tokens,
     made_pairs,
