@@ -8,8 +8,7 @@ built may be searched with the other.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from bioelx_ray.config import EncoderConfig
 from bioelx_ray.errors import EncoderError
+from bioelx_ray.quiet import quiet_transformers
 from bioelx_ray.retrieval.batched import BatchedEncoder, Tokens
 from bioelx_ray.retrieval.model_files import ModelFiles, locate
 
@@ -142,7 +142,7 @@ def load_model(directory: Path) -> Module:
     from transformers import AutoModel
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, report = AutoModel.from_pretrained(
                 directory,
                 dtype="float32",
@@ -170,7 +170,7 @@ def save_model(model: Module, directory: Path, *, pooler: bool) -> None:
         for name, tensor in model.state_dict().items()
         if pooler or "pooler" not in name
     }
-    with _quiet_transformers():
+    with quiet_transformers():
         model.save_pretrained(directory, state_dict=state)  # type: ignore[operator]
     for file in directory.glob("*.safetensors"):
         file.chmod(0o644)  # safetensors lets only the owner read it
@@ -185,7 +185,7 @@ def load_tokens(directory: Path, *, max_length: int) -> Tokens:
     from transformers import AutoTokenizer
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(
                 directory, local_files_only=True, trust_remote_code=False
             )
@@ -196,19 +196,3 @@ def load_tokens(directory: Path, *, max_length: int) -> Tokens:
         ) from error
     pad = tokenizer.pad_token_id
     return Tokens(backend, pad_id=0 if pad is None else int(pad), max_length=max_length)
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without its progress bar and its report: what matters of them is raised."""
-    from transformers.utils import logging as verbosity
-
-    level, bars = verbosity.get_verbosity(), verbosity.is_progress_bar_enabled()
-    verbosity.set_verbosity_error()
-    verbosity.disable_progress_bar()
-    try:
-        yield
-    finally:
-        verbosity.set_verbosity(level)
-        if bars:
-            verbosity.enable_progress_bar()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bioelx_ray.errors import EngineError
+from bioelx_ray.quiet import quiet_transformers
 from bioelx_ray.ranking.engine import Prompt
 
 
@@ -69,22 +69,6 @@ class Tokens:
             seen.add(only)
             found.append(only)
         return found
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without its progress bars and its report: what matters of them is raised."""
-    from transformers.utils import logging as verbosity
-
-    level, bars = verbosity.get_verbosity(), verbosity.is_progress_bar_enabled()
-    verbosity.set_verbosity_error()
-    verbosity.disable_progress_bar()
-    try:
-        yield
-    finally:
-        verbosity.set_verbosity(level)
-        if bars:
-            verbosity.enable_progress_bar()
 
 
 def _load(model: str) -> Any:  # noqa: ANN401 (transformers is untyped)

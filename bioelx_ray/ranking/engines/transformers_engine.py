@@ -14,10 +14,11 @@ import torch
 
 from bioelx_ray.config_ranking import TransformersConfig
 from bioelx_ray.errors import EngineError, EngineTimeout
+from bioelx_ray.quiet import quiet_transformers
 from bioelx_ray.ranking.engine import Answered, Prompt, until
 from bioelx_ray.ranking.engines.identity import model_identity
 from bioelx_ray.ranking.engines.prefixes import Shared, batches
-from bioelx_ray.ranking.engines.tokens import Tokens, quiet_transformers
+from bioelx_ray.ranking.engines.tokens import Tokens
 
 
 class TransformersEngine:
